@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * keyring.h
+ *	  The interface between Coffer and the systems that keep principal keys.
+ *
+ * A provider type is a table of functions (TdeKeyringType).  They may do
+ * network and file I/O and take long; they are never called from a path that
+ * reads or writes pages or WAL, nor with a lock held that such a path takes.
+ * They are called in the backend and in frontend programs, so they neither
+ * raise nor log: a failure is described in a TdeKeyringError.  No key
+ * material ever goes into it.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/include/tde/keyring.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TDE_KEYRING_H
+#define TDE_KEYRING_H
+
+#include "tde/provider.h"
+
+/* A principal key as the provider returns it. */
+#define TDE_MAX_PRINCIPAL_LEN	64
+
+typedef struct TdePrincipalKey
+{
+	int			len;			/* bytes: 16, 24 or 32 today */
+	uint8		key[TDE_MAX_PRINCIPAL_LEN];
+} TdePrincipalKey;
+
+typedef enum TdeKeyringStatus
+{
+	TDE_KEYRING_OK = 0,
+	TDE_KEYRING_NOT_FOUND,		/* provider works, has no such key */
+	TDE_KEYRING_EXISTS,			/* create: the name is taken */
+	TDE_KEYRING_DENIED,			/* provider refuses us */
+	TDE_KEYRING_UNREACHABLE,	/* no answer; may work later */
+	TDE_KEYRING_BAD_OPTIONS,	/* options are wrong or incomplete */
+	TDE_KEYRING_BAD_DATA,		/* provider's data is damaged or unsafe */
+	TDE_KEYRING_CANCELLED,		/* callback asked to stop */
+	TDE_KEYRING_FAILED,			/* anything else */
+} TdeKeyringStatus;
+
+typedef struct TdeKeyringError
+{
+	TdeKeyringStatus status;
+	char		message[512];	/* "could not open file ...: ...", what */
+	char		hint[256];		/* what to do, or empty */
+} TdeKeyringError;
+
+/*
+ * Asked now and then during a long wait; true means give up.  NULL never
+ * stops.
+ */
+typedef struct TdeKeyringCall
+{
+	bool		(*cancelled) (void *arg);
+	void	   *arg;
+	int			timeout_ms;		/* for the whole call; 0: provider's default */
+} TdeKeyringCall;
+
+typedef struct TdeKeyringType
+{
+	const char *name;			/* "file", "kmip", "vault-v2" */
+
+	/* Are the options complete and well-formed?  No I/O. */
+	TdeKeyringStatus (*check_options) (const TdeProvider *provider,
+									   TdeKeyringError *error);
+
+	/* Is the provider reachable and usable?  Creates nothing. */
+	TdeKeyringStatus (*validate) (const TdeProvider *provider,
+								  const TdeKeyringCall *call,
+								  TdeKeyringError *error);
+
+	/* Fetch a key by name. */
+	TdeKeyringStatus (*fetch) (const TdeProvider *provider, const char *name,
+							   const TdeKeyringCall *call,
+							   TdePrincipalKey *key, TdeKeyringError *error);
+
+	/* Make a new key of keylen bytes under a name that is free. */
+	TdeKeyringStatus (*create) (const TdeProvider *provider, const char *name,
+								int keylen, const TdeKeyringCall *call,
+								TdePrincipalKey *key, TdeKeyringError *error);
+} TdeKeyringType;
+
+/* Look a type up by name; NULL if there is none. */
+extern const TdeKeyringType *tde_keyring_type(const char *name);
+
+/*
+ * Dispatch by provider->type.  A key is wiped on every failure.
+ */
+extern TdeKeyringStatus tde_keyring_check_options(const TdeProvider *provider,
+												  TdeKeyringError *error);
+extern TdeKeyringStatus tde_keyring_validate(const TdeProvider *provider,
+											 const TdeKeyringCall *call,
+											 TdeKeyringError *error);
+extern TdeKeyringStatus tde_keyring_fetch(const TdeProvider *provider,
+										  const char *name,
+										  const TdeKeyringCall *call,
+										  TdePrincipalKey *key,
+										  TdeKeyringError *error);
+extern TdeKeyringStatus tde_keyring_create(const TdeProvider *provider,
+										   const char *name, int keylen,
+										   const TdeKeyringCall *call,
+										   TdePrincipalKey *key,
+										   TdeKeyringError *error);
+
+/*
+ * The text option "name" of a provider, copied into buf; false if it is not
+ * there, is not a string or does not fit.
+ */
+extern bool tde_keyring_option(const TdeProvider *provider, const char *name,
+							   char *buf, size_t size);
+
+/* For writers of providers. */
+extern TdeKeyringStatus tde_keyring_fail(TdeKeyringError *error,
+										 TdeKeyringStatus status,
+										 const char *hint,
+										 const char *fmt,...) pg_attribute_printf(4, 5);
+
+extern const TdeKeyringType tde_keyring_file;
+
+#endif							/* TDE_KEYRING_H */
