@@ -1,0 +1,227 @@
+/*-------------------------------------------------------------------------
+ *
+ * keys.h
+ *	  The key store of the server: internal keys of relations, scope keys of
+ *	  databases and of the server, principal keys and their providers.
+ *
+ * The key store keeps its durable state under $PGDATA/pg_tde, its secrets in
+ * a locked shared mapping, and WAL-logs each change.  See
+ * src/backend/tde/keys/README.md.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/include/tde/keys.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TDE_KEYS_H
+#define TDE_KEYS_H
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/relfilelocator.h"
+#include "tde/cipher.h"
+#include "tde/key_record.h"
+#include "tde/provider.h"
+#include "tde/scope.h"
+
+/* ---- set-up ---- */
+
+/*
+ * Called by the postmaster (or a standalone backend) after the other shared
+ * memory is there, and again after each reinitialisation: makes our mapping
+ * the first time; afterwards keeps unwrapped scope and principal keys, wipes
+ * the rest.
+ */
+extern void TdeShmemInit(void);
+
+/*
+ * Called by every process in smgrinit(): local tables and cipher contexts,
+ * and memory locking where lock_memory asks for it.
+ */
+extern void TdeProcessInit(void);
+
+/*
+ * Called by the startup process before it replays anything: reads all scope
+ * files and asks the providers for the principal keys that are not resident
+ * yet.  FATAL if a provider cannot give one.
+ */
+extern void TdeKeysStartup(void);
+
+/*
+ * Called at the end of StartupXLOG: finds keys whose relation is gone and
+ * queues them for removal.
+ */
+extern void TdeKeysEndOfRecovery(void);
+
+/*
+ * Called by the checkpointer when the control file names a new redo pointer:
+ * removes the keys of relations dropped before it, unless a base backup runs.
+ */
+extern void TdeKeysRemoveObsolete(XLogRecPtr redo);
+
+/*
+ * Shared flag: does this cluster hold, or has it ever held, an encrypted
+ * relation, as far as this server knows?  False means that every relation is
+ * plain and nothing needs to be looked up.
+ */
+extern PGDLLIMPORT pg_atomic_uint32 *tde_active_flag;
+
+static inline bool
+TdeIsActive(void)
+{
+	return tde_active_flag != NULL &&
+		pg_atomic_read_u32(tde_active_flag) != 0;
+}
+
+/* Set by the extension's library when it is preloaded. */
+extern PGDLLIMPORT bool tde_preloaded;
+
+/* ---- internal keys, for the storage layer ---- */
+
+/* A relation's key, as it is used to encrypt. */
+typedef struct TdeRelationKey
+{
+	TdeId		id;
+	TdeCipher	cipher;
+	uint8		key[TDE_MAX_KEY_LEN];
+} TdeRelationKey;
+
+/*
+ * The key of a relation, or NULL if it is plain.  Looks in the process's own
+ * table, the shared cache and the key file, in this order; never asks a
+ * provider.  The result stays valid until the next call of this function in
+ * this process.
+ *
+ * Raises an error, which names the relation and the key file, if the file is
+ * damaged or its scope key is not available; and if the relation is expected
+ * to be encrypted (TdeExpectEncrypted) and has no key.
+ *
+ * Cheap when nothing changed: one read of a shared counter and one probe.
+ * Takes a shared lock on a cache partition on a miss.
+ */
+extern const TdeRelationKey *TdeGetRelationKey(const RelFileLocatorBackend *rlocator);
+
+/* The same, but NULL where that one raises.  For decisions, not for I/O. */
+extern bool TdeRelationHasKey(const RelFileLocatorBackend *rlocator);
+
+/* Path of a key file, relative to the data directory. */
+extern char *TdeKeyFilePath(const RelFileLocator *rlocator);	/* palloc'd */
+
+/*
+ * From the catalogs it is known that this relation must be encrypted: from
+ * now on, in this process, a missing key is an error instead of "plain".
+ */
+extern void TdeExpectEncrypted(const RelFileLocatorBackend *rlocator);
+
+/*
+ * Make a key for a relation that is about to be created.  permanent: log it
+ * and write its file (also for unlogged relations); otherwise (temporary) it
+ * lives in this process only.  Raises an error if the database has no
+ * principal key, or the cipher cannot be used in this cluster.
+ */
+extern void TdeCreateKey(const RelFileLocatorBackend *rlocator);
+
+/*
+ * The relation that is about to be created is plain: a key that an earlier
+ * life of its number left behind must not apply to it.
+ */
+extern void TdeForgetStaleKey(const RelFileLocatorBackend *rlocator);
+
+/*
+ * The relation's main fork was unlinked: its key may go once no replay can
+ * need it any more.
+ */
+extern void TdeRelationUnlinked(const RelFileLocatorBackend *rlocator,
+								bool isRedo);
+
+/*
+ * Recovery creates the missing main fork of a relation of which nothing is
+ * known: give it a key of this node, durably, before its file exists.
+ */
+extern void TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator);
+
+/*
+ * The id of the relation's key, to be logged with its creation; false if it
+ * is plain.
+ */
+extern bool TdeGetKeyId(const RelFileLocator *rlocator, TdeId *id);
+
+/* Redo of that: demand the key, or forget any other (keyid NULL). */
+extern void TdeRedoCreateStorage(const RelFileLocator *rlocator,
+								 const TdeId *keyid);
+
+/* Is a number taken by a key that is waiting for its removal? */
+extern bool TdeKeyFileExists(const RelFileLocator *rlocator);
+
+/*
+ * All keys of a database in one tablespace (InvalidOid: any), for CREATE
+ * DATABASE with FILE_COPY and ALTER DATABASE SET TABLESPACE: log and durably
+ * write copies for (dst_db, dst_spc) before the files are copied.  The
+ * database's scope and providers are copied where dst_db has none.
+ */
+extern void TdeCopyDatabaseKeys(Oid src_db, Oid src_spc,
+								Oid dst_db, Oid dst_spc);
+
+/* A database is created from a template: give it providers and scope. */
+extern void TdeCopyDatabaseScope(Oid src_db, Oid dst_db);
+
+/* Files of a database in a tablespace are gone (dropdb, movedb, redo). */
+extern void TdeDatabaseFilesRemoved(Oid db, Oid spc);
+
+/* A pg_database row is gone: its scope goes too, when nothing needs it. */
+extern void TdeDatabaseDropped(Oid db);
+
+/* An OID is given to a new database: errors if old keys are in the way. */
+extern void TdeCheckNewDatabaseOid(Oid db);
+
+/* ---- providers, for the SQL functions ---- */
+
+/*
+ * All functions below raise errors with a message, detail and hint fit for
+ * the user, are WAL-logged where they change something, and take effect at
+ * once, whatever becomes of the transaction.  dbOid InvalidOid means the
+ * global list.  They check no privileges.
+ */
+extern int32 TdeAddProvider(Oid dbOid, const char *type, const char *name,
+							const char *options);
+extern void TdeChangeProvider(Oid dbOid, const char *type, const char *name,
+							  const char *options);
+extern void TdeDeleteProvider(Oid dbOid, const char *name);
+
+/* A palloc'd copy of the list, empty where there is none. */
+extern TdeProviderList *TdeGetProviders(Oid dbOid);
+
+/* ---- principal keys, for the SQL functions ---- */
+
+/* Make a new key in a provider; uses it for nothing. */
+extern void TdeCreatePrincipalKey(Oid provider_db, const char *provider,
+								  const char *key_name);
+
+/*
+ * Make key_name of a provider (of the database's list, or of the global one
+ * if provider_db is InvalidOid) the principal key of a scope: sets or
+ * rotates.  dbOid counts for TDE_SCOPE_DATABASE only.
+ */
+extern void TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid,
+							   Oid provider_db, const char *provider,
+							   const char *key_name);
+
+/*
+ * Ask the provider for the principal key in use and compare.  A database that
+ * follows the default key verifies that.
+ */
+extern void TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid);
+
+/* Remove a database's own principal key, or the default key. */
+extern void TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid);
+
+/*
+ * What is set for a scope; false if nothing.  A database that follows the
+ * default key reports that key; *follows_default says so.
+ */
+extern bool TdeGetPrincipalInfo(TdeScopeKind kind, Oid dbOid,
+								TdePrincipalRef *ref, bool *follows_default);
+
+#endif							/* TDE_KEYS_H */

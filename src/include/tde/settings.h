@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *	  Settings of Coffer.  They are defined in the server itself, not in the
+ *	  extension's library, so that "postgres --describe-config" lists them and
+ *	  recovery knows them.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/include/tde/settings.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TDE_SETTINGS_H
+#define TDE_SETTINGS_H
+
+extern PGDLLIMPORT int tde_cipher;	/* pg_tde.cipher, a TdeCipher */
+extern PGDLLIMPORT bool tde_lock_memory;	/* lock_memory */
+
+/* Called once where the server's built-in settings are made. */
+extern void TdeDefineSettings(void);
+
+#endif							/* TDE_SETTINGS_H */
