@@ -44,16 +44,11 @@ extern void TdeProcessInit(void);
 
 /*
  * Called by the startup process before it replays anything: reads all scope
- * files and asks the providers for the principal keys that are not resident
- * yet.  FATAL if a provider cannot give one.
+ * files, asks the providers for the principal keys that are not resident yet,
+ * and queues the keys whose relation is gone for removal.  FATAL if a
+ * provider cannot give a principal key.
  */
 extern void TdeKeysStartup(void);
-
-/*
- * Called at the end of StartupXLOG: finds keys whose relation is gone and
- * queues them for removal.
- */
-extern void TdeKeysEndOfRecovery(void);
 
 /*
  * Called by the checkpointer when the control file names a new redo pointer:
@@ -95,8 +90,7 @@ typedef struct TdeRelationKey
  * this process.
  *
  * Raises an error, which names the relation and the key file, if the file is
- * damaged or its scope key is not available; and if the relation is expected
- * to be encrypted (TdeExpectEncrypted) and has no key.
+ * damaged or its scope key is not available.
  *
  * Cheap when nothing changed: one read of a shared counter and one probe.
  * Takes a shared lock on a cache partition on a miss.
@@ -110,10 +104,25 @@ extern bool TdeRelationHasKey(const RelFileLocatorBackend *rlocator);
 extern char *TdeKeyFilePath(const RelFileLocator *rlocator);	/* palloc'd */
 
 /*
- * From the catalogs it is known that this relation must be encrypted: from
- * now on, in this process, a missing key is an error instead of "plain".
+ * Expectations.  The relation cache tells, for each relation that it builds,
+ * whether the catalogs say that it must be encrypted; where a file is
+ * extended, in the same process, a missing key is then an error instead of
+ * "plain".  (Reads need no expectation: an encrypted page bears its mark.
+ * Nor do writes of blocks that exist: these were read or extended before.)
  */
 extern void TdeExpectEncrypted(const RelFileLocatorBackend *rlocator);
+extern void TdeExpectPlain(const RelFileLocatorBackend *rlocator);
+extern void TdeRaiseIfExpected(const RelFileLocatorBackend *rlocator);
+
+extern bool tde_have_expectations;
+
+/* To be called before an extension of a relation that has no key. */
+static inline void
+TdeCheckPlainAllowed(const RelFileLocatorBackend *rlocator)
+{
+	if (unlikely(tde_have_expectations))
+		TdeRaiseIfExpected(rlocator);
+}
 
 /*
  * Make a key for a relation that is about to be created.  permanent: log it

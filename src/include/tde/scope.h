@@ -71,6 +71,8 @@ typedef struct TdeScope
 	TdeId		id;				/* of this scope, kept through rotations */
 	uint64		change;			/* counts changes; redo keeps the higher */
 	bool		follows_default;	/* principal key is the default key */
+	bool		retired;		/* no principal key is set any more; the
+								 * generations stay for what was under them */
 	TdePrincipalRef principal;
 	int			ngenerations;
 	TdeScopeGeneration *generations;	/* sorted by number */
