@@ -20,4 +20,11 @@ extern PGDLLIMPORT bool tde_lock_memory;	/* lock_memory */
 /* Called once where the server's built-in settings are made. */
 extern void TdeDefineSettings(void);
 
+/*
+ * Lock this process's memory if lock_memory is on; FATAL if that cannot be
+ * done.  Called by the postmaster (or a standalone backend) before it starts
+ * other processes, and by each process when it begins.
+ */
+extern void TdeLockMemory(void);
+
 #endif							/* TDE_SETTINGS_H */

@@ -1,0 +1,133 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *	  Settings of Coffer, and the locking of memory that one of them asks for.
+ *
+ * The settings are made together with the server's own, before any
+ * configuration file or command line is read.  So they are there in every
+ * process and for "postgres --describe-config", whether or not a library is
+ * preloaded.  A name under "pg_tde." that is not one of them is refused
+ * from the beginning: a server that does not know pg_tde.wal_encrypt, or
+ * whose configuration misspells it, must not start as if nothing had been
+ * asked of it.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/settings.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "miscadmin.h"
+#include "tde/cipher.h"
+#include "tde/settings.h"
+#include "utils/guc.h"
+
+int			tde_cipher = TDE_AES_128_XTS;
+bool		tde_lock_memory = false;
+
+/*
+ * The names of tde_cipher_name() come first, so that they are the ones shown.
+ * The others are those of pg_tde 2.2 for the ciphers that take their place.
+ */
+static const struct config_enum_entry cipher_options[] = {
+	{"aes_128_xts", TDE_AES_128_XTS, false},
+	{"aes_256_xts", TDE_AES_256_XTS, false},
+	{"aes_128_cbc", TDE_AES_128_CBC, false},
+	{"aes_256_cbc", TDE_AES_256_CBC, false},
+	{"aes_128", TDE_AES_128_XTS, true},
+	{"aes_256", TDE_AES_256_XTS, true},
+	{NULL, 0, false}
+};
+
+/*
+ * Make the settings.  To be called once a process, when the table of settings
+ * has been filled with the server's own and no value has been assigned yet.
+ */
+void
+TdeDefineSettings(void)
+{
+	bool		preloading = process_shared_preload_libraries_in_progress;
+
+	/*
+	 * Settings that only a restart can change may be made while libraries are
+	 * preloaded and not later.  We are before that, when it is just as safe.
+	 */
+	process_shared_preload_libraries_in_progress = true;
+
+	DefineCustomEnumVariable("pg_tde.cipher",
+							 "Sets the cipher of relations that are encrypted from now on.",
+							 "Relations that are encrypted already keep their cipher until they are rewritten.",
+							 &tde_cipher,
+							 TDE_AES_128_XTS,
+							 cipher_options,
+							 PGC_SUSET,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("lock_memory",
+							 "Locks the memory of all server processes so that it is never swapped out.",
+							 "Keys are kept in locked memory in any case, as far as the operating system allows it.",
+							 &tde_lock_memory,
+							 false,
+							 PGC_POSTMASTER,
+							 0,
+							 NULL, NULL, NULL);
+
+	process_shared_preload_libraries_in_progress = preloading;
+
+	MarkGUCPrefixReserved("pg_tde");
+}
+
+/*
+ * If lock_memory is on, lock all memory that this process has and will get.
+ * Locks are not inherited by child processes, so each calls this for itself:
+ * the postmaster, before it starts any, so that a server that may not lock
+ * its memory does not start; then each process as it begins.
+ *
+ * Pages are locked as they come to be used (MCL_ONFAULT, where there is
+ * such a thing): a page that was never touched holds no secret, and
+ * touching all of shared memory anew in each process would make connecting
+ * slow.
+ */
+void
+TdeLockMemory(void)
+{
+#ifdef MCL_ONFAULT
+	int			flags = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT;
+#else
+	int			flags = MCL_CURRENT | MCL_FUTURE;
+#endif
+	struct rlimit limit;
+
+	if (!tde_lock_memory)
+		return;
+
+	if (mlockall(flags) == 0)
+		return;
+
+	if (errno == ENOMEM || errno == EPERM || errno == EAGAIN)
+	{
+		int			save_errno = errno;
+		bool		known = (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
+							 limit.rlim_cur != RLIM_INFINITY);
+
+		errno = save_errno;
+		ereport(FATAL,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("could not lock memory: %m"),
+				 known ?
+				 errdetail("\"lock_memory\" is on, and a process may lock at most %llu kB.",
+						   (unsigned long long) limit.rlim_cur / 1024) : 0,
+				 errhint("Allow the server to lock memory without limit (\"ulimit -l unlimited\", or LimitMEMLOCK=infinity in its systemd unit), or turn \"lock_memory\" off.")));
+	}
+
+	ereport(FATAL,
+			(errcode(ERRCODE_SYSTEM_ERROR),
+			 errmsg("could not lock memory: %m"),
+			 errhint("Turn \"lock_memory\" off where the operating system cannot lock memory.")));
+}
