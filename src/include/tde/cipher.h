@@ -53,7 +53,7 @@ extern const char *tde_cipher_name(TdeCipher cipher);
 /* Bytes of key material that a cipher takes (k1 and k2 together). */
 extern int	tde_cipher_key_len(TdeCipher cipher);
 
-/* Reason of the last failure in this process; a constant string. */
+/* Reason of the last failure in this process: a constant, translatable string. */
 extern const char *tde_cipher_error(void);
 
 /*
@@ -76,15 +76,15 @@ extern int	tde_hkdf(const uint8 *key, size_t keylen,
 					 const char *info, uint8 *out, size_t outlen);
 
 /*
- * AES-256-GCM (SP 800-38D) as key wrap.  The caller gives a random IV of
- * TDE_WRAP_IV_LEN bytes on wrapping.  The ciphertext has the length of the
- * plaintext; in and out may be the same.  tde_unwrap returns -1, with out
- * wiped, if anything (key, IV, aad, ciphertext, tag) does not belong
- * together.
+ * AES-256-GCM (SP 800-38D) as key wrap.  tde_wrap draws a random IV of
+ * TDE_WRAP_IV_LEN bytes itself and returns it.  The ciphertext has the length
+ * of the plaintext; in and out may be the same.  tde_unwrap returns -1, with
+ * out wiped, if anything (key, IV, aad, ciphertext, tag) does not belong
+ * together.  Neither may be called in a critical section.
  */
-extern int	tde_wrap(const uint8 *kek, const uint8 *iv,
-					 const uint8 *aad, size_t aadlen,
-					 const uint8 *in, size_t len, uint8 *out, uint8 *tag);
+extern int	tde_wrap(const uint8 *kek, const uint8 *aad, size_t aadlen,
+					 const uint8 *in, size_t len,
+					 uint8 *iv, uint8 *out, uint8 *tag);
 extern int	tde_unwrap(const uint8 *kek, const uint8 *iv,
 					   const uint8 *aad, size_t aadlen,
 					   const uint8 *in, size_t len, uint8 *out,

@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""Makes the vectors of Coffer's own constructions.
+
+This is a second implementation of doc/page-format.md and doc/key-format.md,
+written from these documents, on Python's "cryptography" package (Debian:
+python3-cryptography).  It is not run by the tests: its output is committed,
+and a change of that output is a change of a format.
+
+    ./generate.py           rewrites page.txt, key_record.txt, scope.txt and
+                            providers.txt beside it
+    ./generate.py --check   says whether they are what it would write
+"""
+import hashlib
+import os
+import struct
+import sys
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+CIPHERS = {'aes_128_xts': (1, 32), 'aes_256_xts': (2, 64),
+           'aes_128_cbc': (3, 32), 'aes_256_cbc': (4, 64)}
+FORKS = {'main': 0, 'fsm': 1, 'vm': 2, 'init': 3}
+
+
+def aes(key, mode, data):
+    """Encrypt whole blocks."""
+    e = Cipher(algorithms.AES(key), mode).encryptor()
+    return e.update(data) + e.finalize()
+
+
+def crc32c(data):
+    """CRC-32C (Castagnoli), bit by bit."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def pattern(length, seed):
+    """The bytes that tests encrypt: the high bytes of an LCG."""
+    out = bytearray()
+    x = seed
+    for _ in range(length):
+        x = (x * 1664525 + 1013904223) & 0xFFFFFFFF
+        out.append(x >> 24)
+    return bytes(out)
+
+
+def with_crc(data):
+    return data + struct.pack('<I', crc32c(data))
+
+
+def cases_to_text(title, cases):
+    text = '# ' + '\n# '.join(title) + '\n'
+    for case in cases:
+        text += '\n'
+        for name, value in case:
+            if isinstance(value, (bytes, bytearray)):
+                value = value.hex()
+            text += '%s = %s\n' % (name, value)
+    return text
+
+
+# ---- page ----
+
+def encrypt_page(cipher, key, lsn, block, fork, body):
+    """What stands after the header; body is that of the plain page."""
+    k1, k2 = key[:len(key) // 2], key[len(key) // 2:]
+    fork = 0 if fork == 3 else fork
+    tweak = [struct.pack('<QIBBH', lsn, block, fork, domain, 0)
+             for domain in (0, 1)]
+    mask = aes(k2, modes.ECB(), tweak[1])[:8]
+    masked = bytes(a ^ b for a, b in zip(body[:8], mask))
+    if cipher.endswith('xts'):
+        return masked + aes(k1 + k2, modes.XTS(tweak[0]), body[8:])
+    iv = aes(k2, modes.ECB(), tweak[0])
+    return masked + aes(k1, modes.CBC(iv), body[8:])
+
+
+def page_cases():
+    places = [(0x123456789ABCDEF0, 42, 'main'),
+              (0x123456789ABCDEF0, 42, 'init'),
+              (0x123456789ABCDEF0, 42, 'fsm'),
+              (0x123456789ABCDEF0, 42, 'vm'),
+              (0, 0, 'main'),
+              (1, 0xFFFFFFFE, 'main'),
+              (0xFFFFFFFFFFFFFFFF, 1, 'vm')]
+    grid = [(8192, c, p) for c in CIPHERS for p in places]
+    grid += [(size, c, places[0]) for size in (1024, 2048, 4096, 16384, 32768)
+             for c in CIPHERS]
+    for size, cipher, (lsn, block, fork) in grid:
+        key = bytes(range(CIPHERS[cipher][1]))
+        body = pattern(size - 24, 1)
+        out = encrypt_page(cipher, key, lsn, block, FORKS[fork], body)
+        yield [('test', 'page'), ('blcksz', size), ('cipher', cipher),
+               ('key', key), ('lsn', '%016x' % lsn), ('block', block),
+               ('fork', fork), ('seed', 1), ('head', out[:40]),
+               ('sha256', hashlib.sha256(out).digest())]
+
+
+# ---- key record ----
+
+def key_record(scope_key, iv, cipher, key, spc, db, rel, ident, generation,
+               created):
+    number, key_len = CIPHERS[cipher]
+    header = struct.pack('<4sHHIBBHIII36s', b'CFKR', 1, 256, 0, 1, 1, 0,
+                         spc, db, rel, b'')
+    entry = ident + generation + struct.pack('<QBB10s', created, number,
+                                             key_len, b'')
+    rest = bytes(44)
+    assert len(header) == 64 and len(entry) == 52
+    sealed = AESGCM(scope_key).encrypt(iv, key.ljust(64, b'\0'),
+                                       header + entry + rest)
+    return with_crc(header + entry + iv + sealed + rest)
+
+
+def key_record_cases():
+    for i, (cipher, (_, key_len)) in enumerate(CIPHERS.items()):
+        scope_key = pattern(32, 100 + i)
+        iv = pattern(12, 200 + i)
+        key = pattern(key_len, 300 + i)
+        ident = pattern(16, 400 + i)
+        generation = pattern(16, 500 + i)
+        spc, db, rel = (1663, 5, 16384 + i) if i else (1664, 0, 4294967295)
+        created = 1767225600000000 + i
+        yield [('test', 'key_record'), ('scope_key', scope_key),
+               ('cipher', cipher), ('key', key), ('spc', spc), ('db', db),
+               ('rel', rel), ('id', ident), ('generation', generation),
+               ('created', created),
+               ('record', key_record(scope_key, iv, cipher, key, spc, db, rel,
+                                     ident, generation, created))]
+
+
+# ---- scope ----
+
+def scope_file(principal, kind, follows, db, ident, change, created,
+               provider_id, provider, name, generations):
+    kek = HKDF(hashes.SHA256(), 32, ident,
+               b'coffer scope key wrap v1').derive(principal)
+    tail = provider + name
+    for g_id, number, g_created, key, iv in generations:
+        aad = (struct.pack('<B3xI', kind, db) + ident + g_id +
+               struct.pack('<IQ', number, g_created))
+        tail += (g_id + struct.pack('<IQ', number, g_created) + iv +
+                 AESGCM(kek).encrypt(iv, key, aad))
+    header = struct.pack('<4sHBBII16sQQiHHII', b'CFSC', 1, kind, follows,
+                         64 + len(tail) + 4, db, ident, change, created,
+                         provider_id, len(provider), len(name),
+                         len(generations), 0)
+    assert len(header) == 64
+    return with_crc(header + tail)
+
+
+def scope_cases():
+    shapes = [(1, 0, 5, 1, b'vault', b'app-key', 1, 32),
+              (1, 1, 4294967295, -2, 'schl\u00fcssel'.encode(), b'k', 3, 16),
+              (2, 0, 0, -1, b'p' * 126, b'n' * 255, 2, 24),
+              (3, 0, 0, -2147483648, b'p', b'default', 1, 64)]
+    for i, (kind, follows, db, provider_id, provider, name, n,
+            principal_len) in enumerate(shapes):
+        principal = pattern(principal_len, 600 + i)
+        ident = pattern(16, 700 + i)
+        change = 1 << (i * 20)
+        created = 1767225600000000 + i
+        generations = [(pattern(16, 800 + 10 * i + g), 2 * g + 1,
+                        1767225600000000 + g, pattern(32, 900 + 10 * i + g),
+                        pattern(12, 1000 + 10 * i + g)) for g in range(n)]
+        case = [('test', 'scope'), ('principal', principal), ('kind', kind),
+                ('follows_default', follows), ('db', db), ('id', ident),
+                ('change', change), ('created', created),
+                ('provider_id', provider_id),
+                ('provider_name', provider.decode()),
+                ('key_name', name.decode())]
+        for g_id, number, g_created, key, _ in generations:
+            case += [('generation', g_id), ('number', number),
+                     ('generation_created', g_created), ('key', key)]
+        case.append(('file', scope_file(principal, kind, follows, db, ident,
+                                        change, created, provider_id,
+                                        provider, name, generations)))
+        yield case
+
+
+# ---- providers ----
+
+def providers_file(db, change, last_id, providers):
+    tail = b''
+    for ident, kind, name, options in providers:
+        tail += struct.pack('<iBBH', ident, len(kind), len(name),
+                            len(options)) + kind + name + options
+    return with_crc(struct.pack('<4sHHIIQiI', b'CFPV', 1, 0,
+                                32 + len(tail) + 4, db, change, last_id,
+                                len(providers)) + tail)
+
+
+def providers_cases():
+    shapes = [(0, 0, 0, []),
+              (5, 7, 9, [(1, b'file', b'one', b'{"path": "/keys/one"}'),
+                         (9, b'kmip', 'schl\u00fcssel'.encode(), b'')]),
+              (0, 1 << 40, -2147483648,
+               [(-3, b't' * 31, b'n' * 126, b'o' * 1023),
+                (-2147483648, b'v', b'w', b'{}')])]
+    for db, change, last_id, providers in shapes:
+        case = [('test', 'providers'), ('db', db), ('change', change),
+                ('last_id', last_id)]
+        for ident, kind, name, options in providers:
+            case += [('provider', ident), ('type', kind.decode()),
+                     ('name', name.decode()), ('options', options.decode())]
+        case.append(('file', providers_file(db, change, last_id, providers)))
+        yield case
+
+
+def main():
+    note = 'Made by generate.py; a change here is a change of a format.'
+    files = {
+        'page.txt': cases_to_text(
+            ['Encrypted pages: doc/page-format.md.', note,
+             '"head" is bytes 24 to 63, "sha256" that of bytes 24 to the end.'],
+            page_cases()),
+        'key_record.txt': cases_to_text(
+            ['Key records: doc/key-format.md.', note], key_record_cases()),
+        'scope.txt': cases_to_text(
+            ['Scope files: doc/key-format.md.', note], scope_cases()),
+        'providers.txt': cases_to_text(
+            ['Provider files: doc/key-format.md.', note], providers_cases()),
+    }
+    here = os.path.dirname(os.path.abspath(__file__))
+    status = 0
+    for name, text in files.items():
+        path = os.path.join(here, name)
+        if '--check' in sys.argv[1:]:
+            with open(path, encoding='utf-8') as f:
+                if f.read() != text:
+                    print(name + ' differs')
+                    status = 1
+        else:
+            with open(path, 'w', encoding='utf-8') as f:
+                f.write(text)
+    return status
+
+
+sys.exit(main())
