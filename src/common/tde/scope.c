@@ -26,6 +26,8 @@
 #define MIN_PRINCIPAL_LEN	16
 
 #define FLAG_FOLLOWS_DEFAULT	0x01
+#define FLAG_RETIRED			0x02
+#define KNOWN_FLAGS				(FLAG_FOLLOWS_DEFAULT | FLAG_RETIRED)
 
 #define HEADER_LEN			64
 #define GENERATION_LEN		88
@@ -147,6 +149,7 @@ tde_scope_encode(const TdeScope *scope, uint8 *buf)
 	const TdePrincipalRef *principal = &scope->principal;
 	size_t		provider_len = strlen(principal->provider_name);
 	size_t		name_len = strlen(principal->key_name);
+	uint8		flags = 0;
 	size_t		len;
 
 	if (check_values(scope) != NULL)
@@ -154,13 +157,17 @@ tde_scope_encode(const TdeScope *scope, uint8 *buf)
 		tde_fail(check_values(scope));
 		return 0;
 	}
+	if (scope->follows_default)
+		flags |= FLAG_FOLLOWS_DEFAULT;
+	if (scope->retired)
+		flags |= FLAG_RETIRED;
 	len = HEADER_LEN + provider_len + name_len +
 		(size_t) scope->ngenerations * GENERATION_LEN + TDE_CRC_LEN;
 
 	tde_put_bytes(&w, MAGIC, TDE_MAGIC_LEN);
 	tde_put_uint(&w, VERSION, 2);
 	tde_put_uint(&w, scope->kind, 1);
-	tde_put_uint(&w, scope->follows_default ? FLAG_FOLLOWS_DEFAULT : 0, 1);
+	tde_put_uint(&w, flags, 1);
 	tde_put_uint(&w, len, 4);
 	tde_put_uint(&w, scope->dbOid, 4);
 	tde_put_bytes(&w, scope->id.b, TDE_ID_LEN);
@@ -215,6 +222,7 @@ decode_header(TdeReader *r, const uint8 *buf, size_t len, TdeScope *scope,
 		return -1;
 
 	scope->follows_default = (flags & FLAG_FOLLOWS_DEFAULT) != 0;
+	scope->retired = (flags & FLAG_RETIRED) != 0;
 	scope->dbOid = tde_get_uint(r, 4);
 	tde_get_bytes(r, scope->id.b, TDE_ID_LEN);
 	scope->change = tde_get_uint(r, 8);
@@ -229,7 +237,7 @@ decode_header(TdeReader *r, const uint8 *buf, size_t len, TdeScope *scope,
 	tde_get_string(r, scope->principal.key_name, name_len,
 				   sizeof(scope->principal.key_name));
 
-	if (r->failed || (flags & ~FLAG_FOLLOWS_DEFAULT) != 0)
+	if (r->failed || (flags & ~KNOWN_FLAGS) != 0)
 	{
 		*reason = gettext_noop("file uses an unknown feature");
 		return -1;

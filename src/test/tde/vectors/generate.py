@@ -138,7 +138,7 @@ def key_record_cases():
 
 # ---- scope ----
 
-def scope_file(principal, kind, follows, db, ident, change, created,
+def scope_file(principal, kind, flags, db, ident, change, created,
                provider_id, provider, name, generations):
     kek = HKDF(hashes.SHA256(), 32, ident,
                b'coffer scope key wrap v1').derive(principal)
@@ -148,7 +148,7 @@ def scope_file(principal, kind, follows, db, ident, change, created,
                struct.pack('<IQ', number, g_created))
         tail += (g_id + struct.pack('<IQ', number, g_created) + iv +
                  AESGCM(kek).encrypt(iv, key, aad))
-    header = struct.pack('<4sHBBII16sQQiHHII', b'CFSC', 1, kind, follows,
+    header = struct.pack('<4sHBBII16sQQiHHII', b'CFSC', 1, kind, flags,
                          64 + len(tail) + 4, db, ident, change, created,
                          provider_id, len(provider), len(name),
                          len(generations), 0)
@@ -157,11 +157,13 @@ def scope_file(principal, kind, follows, db, ident, change, created,
 
 
 def scope_cases():
+    # kind, flags (1: follows the default key, 2: retired), ...
     shapes = [(1, 0, 5, 1, b'vault', b'app-key', 1, 32),
               (1, 1, 4294967295, -2, 'schl\u00fcssel'.encode(), b'k', 3, 16),
               (2, 0, 0, -1, b'p' * 126, b'n' * 255, 2, 24),
+              (1, 2, 6, 7, b'p', b'n', 1, 32),
               (3, 0, 0, -2147483648, b'p', b'default', 1, 64)]
-    for i, (kind, follows, db, provider_id, provider, name, n,
+    for i, (kind, flags, db, provider_id, provider, name, n,
             principal_len) in enumerate(shapes):
         principal = pattern(principal_len, 600 + i)
         ident = pattern(16, 700 + i)
@@ -171,7 +173,8 @@ def scope_cases():
                         1767225600000000 + g, pattern(32, 900 + 10 * i + g),
                         pattern(12, 1000 + 10 * i + g)) for g in range(n)]
         case = [('test', 'scope'), ('principal', principal), ('kind', kind),
-                ('follows_default', follows), ('db', db), ('id', ident),
+                ('follows_default', flags & 1),
+                ('retired', flags >> 1), ('db', db), ('id', ident),
                 ('change', change), ('created', created),
                 ('provider_id', provider_id),
                 ('provider_name', provider.decode()),
@@ -179,7 +182,7 @@ def scope_cases():
         for g_id, number, g_created, key, _ in generations:
             case += [('generation', g_id), ('number', number),
                      ('generation_created', g_created), ('key', key)]
-        case.append(('file', scope_file(principal, kind, follows, db, ident,
+        case.append(('file', scope_file(principal, kind, flags, db, ident,
                                         change, created, provider_id,
                                         provider, name, generations)))
         yield case
