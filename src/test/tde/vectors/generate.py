@@ -167,7 +167,7 @@ def scope_cases():
             principal_len) in enumerate(shapes):
         principal = pattern(principal_len, 600 + i)
         ident = pattern(16, 700 + i)
-        change = 1 << (i * 20)
+        change = 1 << (i * 15)
         created = 1767225600000000 + i
         generations = [(pattern(16, 800 + 10 * i + g), 2 * g + 1,
                         1767225600000000 + g, pattern(32, 900 + 10 * i + g),
