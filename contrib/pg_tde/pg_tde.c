@@ -1,0 +1,126 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg_tde.c
+ *	  The library of the extension: being preloaded, its version, and what
+ *	  its SQL functions have in common.
+ *
+ * Encryption itself is in the server.  The library says by being preloaded
+ * that this cluster means to use it; the server makes no first key without.
+ * It may also be loaded later, by the first use of a function or of tde_heap
+ * in a session, and what exists is then readable as always.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * contrib/pg_tde/pg_tde.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "pg_tde.h"
+#include "tde/keys.h"
+#include "tde/scope.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#define PG_TDE_VERSION	"1.0"
+
+PG_MODULE_MAGIC_EXT(
+					.name = "pg_tde",
+					.version = PG_TDE_VERSION
+);
+
+PG_FUNCTION_INFO_V1(pg_tde_require_preload);
+PG_FUNCTION_INFO_V1(pg_tde_version);
+
+void
+_PG_init(void)
+{
+	if (process_shared_preload_libraries_in_progress)
+		tde_preloaded = true;
+}
+
+/*
+ * Called by the extension's script, which so fails where the library was not
+ * preloaded.
+ */
+Datum
+pg_tde_require_preload(PG_FUNCTION_ARGS)
+{
+	if (!tde_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pg_tde must be loaded via \"shared_preload_libraries\""),
+				 errhint("Add pg_tde to \"shared_preload_libraries\" and restart the server.")));
+
+	PG_RETURN_VOID();
+}
+
+Datum
+pg_tde_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text("Coffer " PG_TDE_VERSION));
+}
+
+/* ---- what SQL functions begin with ---- */
+
+void
+pg_tde_require_superuser(FunctionCallInfo fcinfo)
+{
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for function %s",
+						get_func_name(fcinfo->flinfo->fn_oid)),
+				 errdetail("Only superusers may use this function, even where others were granted it.")));
+}
+
+void
+pg_tde_require_primary(FunctionCallInfo fcinfo)
+{
+	PreventCommandDuringRecovery(psprintf("%s()",
+										  get_func_name(fcinfo->flinfo->fn_oid)));
+}
+
+char *
+pg_tde_text_arg(FunctionCallInfo fcinfo, int argno, const char *what,
+				int max_bytes)
+{
+	text	   *arg;
+	int			len;
+
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", what)));
+
+	arg = PG_GETARG_TEXT_PP(argno);
+	len = VARSIZE_ANY_EXHDR(arg);
+
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be empty", what)));
+	if (len > max_bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must not be longer than %d bytes", what, max_bytes),
+				 errdetail("The value has %d bytes.", len)));
+
+	return text_to_cstring(arg);
+}
+
+char *
+pg_tde_provider_name_arg(FunctionCallInfo fcinfo, int argno)
+{
+	return pg_tde_text_arg(fcinfo, argno, "key provider name",
+						   TDE_MAX_PROVIDER_NAME);
+}
+
+char *
+pg_tde_key_name_arg(FunctionCallInfo fcinfo, int argno)
+{
+	return pg_tde_text_arg(fcinfo, argno, "key name", TDE_MAX_KEY_NAME);
+}

@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg_tde.h
+ *	  What the files of the extension share: checks that the SQL functions
+ *	  begin with, and how they take their arguments.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * contrib/pg_tde/pg_tde.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_TDE_H
+#define PG_TDE_H
+
+#include "fmgr.h"
+
+/*
+ * Error unless the user is a superuser.  For functions where the privilege to
+ * execute them is not enough.
+ */
+extern void pg_tde_require_superuser(FunctionCallInfo fcinfo);
+
+/* Error in recovery: the function would change what a standby only receives. */
+extern void pg_tde_require_primary(FunctionCallInfo fcinfo);
+
+/*
+ * Text arguments, as palloc'd strings.  "what" names the argument in errors:
+ * NULL, an empty string and one of more than max_bytes bytes are refused.
+ */
+extern char *pg_tde_text_arg(FunctionCallInfo fcinfo, int argno,
+							 const char *what, int max_bytes);
+
+extern char *pg_tde_provider_name_arg(FunctionCallInfo fcinfo, int argno);
+extern char *pg_tde_key_name_arg(FunctionCallInfo fcinfo, int argno);
+
+#endif							/* PG_TDE_H */
