@@ -16,10 +16,12 @@
 #ifndef TDE_STORAGE_H
 #define TDE_STORAGE_H
 
+#include "access/xlogreader.h"
 #include "storage/aio_types.h"
 #include "storage/block.h"
 #include "storage/relfilelocator.h"
 #include "storage/smgr.h"
+#include "tde/heap_am.h"
 #include "utils/rel.h"
 
 /* ---- page I/O: entries of smgr.c's dispatch table ---- */
@@ -44,13 +46,7 @@ extern void tde_smgr_writev(SMgrRelation reln, ForkNumber forknum,
 							BlockNumber blocknum, const void **buffers,
 							BlockNumber nblocks, bool skipFsync);
 
-/* ---- who gets encrypted ---- */
-
-/*
- * Does the access method encrypt (tde_heap, or another made with its
- * handler)?
- */
-extern bool TdeAccessMethodEncrypts(Oid amoid);
+/* ---- who gets encrypted (see heap_am.h for access methods) ---- */
 
 /*
  * Should storage made now for the relation be encrypted?  Tables, matviews
@@ -61,18 +57,55 @@ extern bool TdeRelationWantsKey(Relation rel);
 
 /*
  * Note, for RelationCreateStorage(), that the storage about to be made at
- * this locator is to be encrypted, or that it is to be plain.  The note lasts
- * until it is consumed or the (sub)transaction ends.
+ * this locator is to be encrypted, or that it is to be plain.  The note is
+ * good for the current (sub)transaction only, and for the next storage that
+ * is made.  Storage that nobody noted (made by an extension) is plain.
  */
 extern void TdeNoteStorage(const RelFileLocator *rlocator, bool encrypted);
 
+/* The same for a copy from another database: encrypted if the source is. */
+extern void TdeNoteCopy(const RelFileLocator *source,
+						const RelFileLocator *rlocator);
+
+/*
+ * index_create() is about to make this index of the table, which heap_create()
+ * cannot find out by itself.
+ */
+extern void TdeNoteIndex(Oid indexOid, Relation table);
+
 /*
  * Called by RelationCreateStorage() before the file is made: consumes the
- * note; creates the key, or forgets a stale one.
+ * note; creates the key, or forgets a stale one.  Errors of TdeCreateKey().
  */
 extern void TdePrepareStorage(const RelFileLocatorBackend *rlocator);
 
-/* At the end of a (sub)transaction: drop notes that nobody consumed. */
-extern void TdeForgetNotes(void);
+/*
+ * The end of the record XLOG_SMGR_CREATE: log_smgrcreate() calls the first
+ * after it registered the rest, smgr_redo() the second before it acts.
+ */
+extern void TdeLogCreateStorage(const RelFileLocator *rlocator);
+extern void TdeReplayCreateStorage(XLogReaderState *record);
+
+/*
+ * Called by the relation cache when it knows a relation's locator: tells the
+ * key store what to expect there.
+ */
+extern void TdeRelationLocated(Relation rel);
+
+/*
+ * A sequence got another owner, or none (NULL): give it new storage with its
+ * present value if it must become encrypted or plain.  Takes an
+ * AccessExclusiveLock on the sequence then.
+ */
+extern void TdeSequenceOwned(Relation seqrel, Relation owner);
+
+/* The same for all sequences of a table that got another access method. */
+extern void TdeOwnedSequencesFollow(Oid owner);
+
+/*
+ * Tables that are made as helpers of this one from here to the end of the
+ * caller's GUC nest level get its access method.
+ */
+extern void TdeUseAccessMethodOf(Relation rel);
 
 #endif							/* TDE_STORAGE_H */
