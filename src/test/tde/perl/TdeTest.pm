@@ -1,0 +1,158 @@
+# Copyright (c) 2026, the Coffer authors
+
+=pod
+
+=head1 NAME
+
+TdeTest - a server with encryption, for TAP tests
+
+=head1 SYNOPSIS
+
+  use FindBin;
+  use lib "$FindBin::RealBin/../perl";
+  use TdeTest;
+
+  my $node = tde_node('main');          # initialised, not started
+  $node->start;
+  tde_setup($node);                     # extension, file keyring, default key
+
+  my @files = files_with($node->data_dir, 'canary');
+
+=head1 DESCRIPTION
+
+What tests of encryption need over and over.  The keyring of a node stands
+beside its data directory, not in it, as it should anywhere.
+
+=cut
+
+package TdeTest;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Exporter 'import';
+use File::Find ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+
+our @EXPORT = qw(tde_node tde_setup tde_keyring files_with slurp_bytes);
+
+=pod
+
+=head1 FUNCTIONS
+
+=over
+
+=item tde_node(name, %params)
+
+A new node that preloads pg_tde.  The parameters are those of init() of
+PostgreSQL::Test::Cluster.
+
+=cut
+
+sub tde_node
+{
+	my ($name, %params) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(%params);
+	$node->append_conf('postgresql.conf',
+		"shared_preload_libraries = 'pg_tde'\n");
+	return $node;
+}
+
+=item tde_keyring(node)
+
+Path of the node's keyring file.
+
+=cut
+
+sub tde_keyring
+{
+	my ($node) = @_;
+	return $node->basedir . '/keyring';
+}
+
+=item tde_setup(node, database)
+
+Creates the extension in a database ("postgres" if none is given) and, unless
+there is one, global key provider "ring" and default principal key "default".
+
+=cut
+
+sub tde_setup
+{
+	my ($node, $db) = @_;
+	my $keyring = tde_keyring($node);
+	$db = 'postgres' unless defined $db;
+
+	$node->safe_psql($db, 'CREATE EXTENSION pg_tde');
+	return
+	  if $node->safe_psql($db,
+		'SELECT key_name IS NOT NULL FROM pg_tde_default_key_info()') eq 't';
+	$node->safe_psql(
+		$db, qq{
+		SELECT pg_tde_add_global_key_provider_file('ring', '$keyring');
+		SELECT pg_tde_create_key_using_global_key_provider('default', 'ring');
+		SELECT pg_tde_set_default_key_using_global_key_provider('default', 'ring');
+	});
+	return;
+}
+
+=item slurp_bytes(path)
+
+The content of a file, untranslated.
+
+=cut
+
+sub slurp_bytes
+{
+	my ($path) = @_;
+	open(my $fh, '<:raw', $path) or die "could not open \"$path\": $!";
+	local $/;
+	my $content = <$fh>;
+	close($fh);
+	return $content;
+}
+
+=item files_with(directory, bytes, ...)
+
+The files below a directory, tablespaces included, that contain one of the
+byte strings; sorted, relative to the directory.
+
+=cut
+
+sub files_with
+{
+	my ($dir, @needles) = @_;
+	my @found;
+
+	File::Find::find(
+		{
+			no_chdir => 1,
+			follow_fast => 1,
+			follow_skip => 2,
+			wanted => sub {
+				return unless -f $_;
+				my $content = eval { slurp_bytes($_) };
+				if (!defined $content)
+				{
+					# a running server removes files
+					die $@ if -e $_;
+					return;
+				}
+				push @found, substr($_, length($dir) + 1)
+				  if grep { index($content, $_) >= 0 } @needles;
+			}
+		},
+		$dir);
+	return sort @found;
+}
+
+=pod
+
+=back
+
+=cut
+
+1;
