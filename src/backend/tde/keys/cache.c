@@ -1,0 +1,142 @@
+/*-------------------------------------------------------------------------
+ *
+ * cache.c
+ *	  The shared cache of internal keys, and of relations known to be plain.
+ *
+ * Each partition has a counter, its generation, that moves whenever an answer
+ * given for one of its locators may no longer hold.  A process that looked
+ * something up in a file must say which generation it saw before it looked:
+ * if it has moved meanwhile the result is not kept.  The process's own table
+ * (local.c) checks the same counter.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/cache.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "key_store.h"
+
+static inline uint32
+locator_hash(const RelFileLocator *locator)
+{
+	return hash_combine(murmurhash32(locator->relNumber),
+						murmurhash32(locator->dbOid ^
+									 pg_rotate_left32(locator->spcOid, 16)));
+}
+
+TdeCachePartition *
+tde_cache_partition(const RelFileLocator *locator)
+{
+	return &tde_shared->partitions[locator_hash(locator) %
+								   TDE_CACHE_PARTITIONS];
+}
+
+static inline TdeCacheEntry *
+locator_set(TdeCachePartition *part, const RelFileLocator *locator)
+{
+	return part->entries[(locator_hash(locator) / TDE_CACHE_PARTITIONS) %
+						 TDE_CACHE_SETS];
+}
+
+static TdeCacheEntry *
+find_entry(TdeCachePartition *part, const RelFileLocator *locator)
+{
+	TdeCacheEntry *set = locator_set(part, locator);
+
+	for (int i = 0; i < TDE_CACHE_WAYS; i++)
+		if (set[i].state != TDE_CACHE_EMPTY &&
+			RelFileLocatorEquals(set[i].locator, *locator))
+			return &set[i];
+	return NULL;
+}
+
+/*
+ * Store an answer; caller holds the lock exclusively.  The victim is an empty
+ * entry, else one that says "plain", else any in turn.
+ */
+static void
+store_entry(TdeCachePartition *part, const RelFileLocator *locator,
+			TdeCacheState state, const TdeRelationKey *key)
+{
+	TdeCacheEntry *entry = find_entry(part, locator);
+
+	if (entry == NULL)
+	{
+		TdeCacheEntry *set = locator_set(part, locator);
+		uint32		first = part->next_victim++;
+
+		entry = &set[first % TDE_CACHE_WAYS];
+		for (int i = 0; i < TDE_CACHE_WAYS; i++)
+		{
+			TdeCacheEntry *e = &set[(first + i) % TDE_CACHE_WAYS];
+
+			if (e->state < entry->state)
+				entry = e;
+		}
+	}
+
+	tde_wipe(entry, sizeof(*entry));
+	if (state == TDE_CACHE_EMPTY)
+		return;
+	entry->locator = *locator;
+	if (state == TDE_CACHE_KEY)
+		entry->key = *key;
+	entry->state = state;
+}
+
+/*
+ * Look a relation up.  Also returns the partition's generation as it was
+ * before, to be given to tde_cache_put after the key file was read.
+ */
+TdeCacheState
+tde_cache_get(const RelFileLocator *locator, TdeRelationKey *key,
+			  uint64 *generation)
+{
+	TdeCachePartition *part = tde_cache_partition(locator);
+	TdeCacheEntry *entry;
+	TdeCacheState state = TDE_CACHE_EMPTY;
+
+	LWLockAcquire(&part->lock, LW_SHARED);
+	*generation = pg_atomic_read_u64(&part->generation);
+	entry = find_entry(part, locator);
+	if (entry)
+	{
+		state = entry->state;
+		if (state == TDE_CACHE_KEY)
+			*key = entry->key;
+	}
+	LWLockRelease(&part->lock);
+	return state;
+}
+
+/*
+ * Keep what was read from a file, unless the partition has changed since.
+ */
+void
+tde_cache_put(const RelFileLocator *locator, TdeCacheState state,
+			  const TdeRelationKey *key, uint64 generation)
+{
+	TdeCachePartition *part = tde_cache_partition(locator);
+
+	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
+	if (pg_atomic_read_u64(&part->generation) == generation)
+		store_entry(part, locator, state, key);
+	LWLockRelease(&part->lock);
+}
+
+/*
+ * The answer has changed: tell everybody.  Caller holds the partition's lock
+ * exclusively since before it changed the file.
+ */
+void
+tde_cache_change(TdeCachePartition *part, const RelFileLocator *locator,
+				 TdeCacheState state, const TdeRelationKey *key)
+{
+	Assert(LWLockHeldByMeInMode(&part->lock, LW_EXCLUSIVE));
+	store_entry(part, locator, state, key);
+	pg_atomic_fetch_add_u64(&part->generation, 1);
+}

@@ -1,0 +1,316 @@
+/*-------------------------------------------------------------------------
+ *
+ * files.c
+ *	  Names of the files under $PGDATA/pg_tde, and how they are read and
+ *	  written.
+ *
+ *	  pg_tde/global/provider_config			global providers
+ *	  pg_tde/global/default_key.key			scope record of the default key
+ *	  pg_tde/global/server_key.key			scope record of the server
+ *	  pg_tde/<db>/provider_config			providers of a database
+ *	  pg_tde/<db>/database_key.key			scope record of a database
+ *	  pg_tde/<db>/<rel>.key					key record of a relation in pg_default
+ *	  pg_tde/<db>/<rel>_<spc>.key			... in another tablespace
+ *
+ * No file is ever changed in place: a new one is written beside it, with the
+ * suffix .tmp, and renamed.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/files.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "catalog/pg_tablespace_d.h"
+#include "common/file_perm.h"
+#include "key_store.h"
+#include "storage/fd.h"
+
+void
+tde_database_dir(Oid dbOid, char *path)
+{
+	if (OidIsValid(dbOid))
+		snprintf(path, MAXPGPATH, "%s/%u", TDE_DIR, dbOid);
+	else
+		strlcpy(path, TDE_GLOBAL_DIR, MAXPGPATH);
+}
+
+void
+tde_key_path(const RelFileLocator *locator, char *path)
+{
+	if (locator->spcOid == DEFAULTTABLESPACE_OID)
+		snprintf(path, MAXPGPATH, "%s/%u/%u.key", TDE_DIR, locator->dbOid,
+				 locator->relNumber);
+	else
+		snprintf(path, MAXPGPATH, "%s/%u/%u_%u.key", TDE_DIR, locator->dbOid,
+				 locator->relNumber, locator->spcOid);
+}
+
+char *
+TdeKeyFilePath(const RelFileLocator *rlocator)
+{
+	char	   *path = palloc(MAXPGPATH);
+
+	tde_key_path(rlocator, path);
+	return path;
+}
+
+/*
+ * The inverse of tde_key_path for a file name found in a database's directory.
+ */
+bool
+tde_parse_key_file_name(const char *name, Oid dbOid, RelFileLocator *locator)
+{
+	char	   *end;
+	unsigned long rel;
+	unsigned long spc = DEFAULTTABLESPACE_OID;
+
+	if (name[0] < '1' || name[0] > '9')
+		return false;
+	errno = 0;
+	rel = strtoul(name, &end, 10);
+	if (errno != 0 || rel > PG_UINT32_MAX)
+		return false;
+	if (*end == '_' && end[1] >= '1' && end[1] <= '9')
+	{
+		spc = strtoul(end + 1, &end, 10);
+		if (errno != 0 || spc > PG_UINT32_MAX)
+			return false;
+	}
+	if (strcmp(end, ".key") != 0)
+		return false;
+
+	locator->spcOid = (Oid) spc;
+	locator->dbOid = dbOid;
+	locator->relNumber = (RelFileNumber) rel;
+	return true;
+}
+
+void
+tde_scope_path(TdeScopeKind kind, Oid dbOid, char *path)
+{
+	if (kind == TDE_SCOPE_DATABASE)
+		snprintf(path, MAXPGPATH, "%s/%u/%s", TDE_DIR, dbOid,
+				 TDE_DATABASE_FILE);
+	else
+		snprintf(path, MAXPGPATH, "%s/%s", TDE_GLOBAL_DIR,
+				 kind == TDE_SCOPE_SERVER ? TDE_SERVER_FILE : TDE_DEFAULT_FILE);
+}
+
+void
+tde_provider_path(Oid dbOid, char *path)
+{
+	char		dir[MAXPGPATH];
+
+	tde_database_dir(dbOid, dir);
+	snprintf(path, MAXPGPATH, "%s/%s", dir, TDE_PROVIDER_FILE);
+}
+
+/*
+ * Make a directory if it is not there, durably.
+ */
+static void
+make_one_directory(const char *path, const char *parent)
+{
+	if (MakePGDirectory(path) < 0)
+	{
+		if (errno == EEXIST)
+			return;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create directory \"%s\": %m", path)));
+	}
+	fsync_fname(path, true);
+	fsync_fname(parent, true);
+}
+
+/*
+ * Make the directory of a database, or the global one, and the one above it.
+ */
+void
+tde_make_directory(Oid dbOid)
+{
+	char		dir[MAXPGPATH];
+	struct stat st;
+
+	tde_database_dir(dbOid, dir);
+	if (stat(dir, &st) == 0)
+		return;
+	make_one_directory(TDE_DIR, ".");
+	make_one_directory(dir, TDE_DIR);
+}
+
+/*
+ * Read a small file into buf without allocating.  Returns the number of bytes
+ * read, at most size, or -1 with errno set.
+ */
+int
+tde_read_small_file(const char *path, uint8 *buf, int size)
+{
+	int			fd;
+	int			n = 0;
+
+	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+		return -1;
+	while (n < size)
+	{
+		ssize_t		r = read(fd, buf + n, size - n);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+		{
+			int			save_errno = errno;
+
+			close(fd);
+			errno = save_errno;
+			return -1;
+		}
+		if (r == 0)
+			break;
+		n += r;
+	}
+	close(fd);
+	return n;
+}
+
+/*
+ * Read a whole file; palloc'd.  NULL if there is none.
+ */
+uint8 *
+tde_read_file(const char *path, size_t *len)
+{
+	int			fd;
+	struct stat st;
+	uint8	   *data;
+	size_t		n = 0;
+
+	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+	{
+		if (errno == ENOENT)
+			return NULL;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", path)));
+	}
+	if (fstat(fd, &st) < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not stat file \"%s\": %m", path)));
+	if (st.st_size > MaxAllocSize / 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("file \"%s\" is too large to be a file of the key store",
+						path)));
+
+	data = palloc(st.st_size + 1);
+	while (n < st.st_size)
+	{
+		ssize_t		r = read(fd, data + n, st.st_size - n);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not read file \"%s\": %m", path)));
+		if (r == 0)
+			break;
+		n += r;
+	}
+	if (CloseTransientFile(fd) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not close file \"%s\": %m", path)));
+	*len = n;
+	return data;
+}
+
+static void
+temp_path(const char *path, char *temp)
+{
+	snprintf(temp, MAXPGPATH, "%s%s", path, TDE_TEMP_SUFFIX);
+}
+
+/*
+ * Write the new version of a file beside it.  Unless durable, it is not
+ * fsynced: the caller sees to that.  Two processes never do this to the same
+ * file at once: store_lock covers scope and provider files, and the number of
+ * a relation belongs to the process that creates it.
+ */
+void
+tde_write_temp_file(const char *path, const uint8 *data, size_t len,
+					bool durable)
+{
+	char		temp[MAXPGPATH];
+	int			fd;
+	size_t		n = 0;
+
+	temp_path(path, temp);
+	fd = OpenTransientFile(temp, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY);
+	if (fd < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create file \"%s\": %m", temp)));
+	while (n < len)
+	{
+		ssize_t		r;
+
+		errno = 0;
+		r = write(fd, data + n, len - n);
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+		{
+			int			save_errno = errno ? errno : ENOSPC;
+
+			CloseTransientFile(fd);
+			unlink(temp);
+			errno = save_errno;
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not write file \"%s\": %m", temp)));
+		}
+		n += r;
+	}
+	if (durable && pg_fsync(fd) != 0)
+		ereport(data_sync_elevel(ERROR),
+				(errcode_for_file_access(),
+				 errmsg("could not fsync file \"%s\": %m", temp)));
+	if (CloseTransientFile(fd) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not close file \"%s\": %m", temp)));
+}
+
+/*
+ * Put a file written by tde_write_temp_file(durable) in its place, durably.
+ */
+void
+tde_rename_temp_file(const char *path, int elevel)
+{
+	char		temp[MAXPGPATH];
+
+	temp_path(path, temp);
+	(void) durable_rename(temp, path, elevel);
+}
+
+void
+tde_remove_temp_file(const char *path)
+{
+	char		temp[MAXPGPATH];
+
+	temp_path(path, temp);
+	if (unlink(temp) < 0 && errno != ENOENT)
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", temp)));
+}

@@ -1,0 +1,269 @@
+/*-------------------------------------------------------------------------
+ *
+ * key_create.c
+ *	  Making an internal key, and dealing with what an earlier life of a file
+ *	  number left behind.
+ *
+ * Record, file and redo pointer are one step: from before the WAL record is
+ * inserted until the file is in place and its sync is requested, no
+ * checkpoint may take its redo pointer.  Else a checkpoint could put it after
+ * the record and finish before the file exists.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/key_create.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xloginsert.h"
+#include "key_store.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "tde/settings.h"
+#include "tde/xlog.h"
+#include "utils/injection_point.h"
+#include "utils/timestamp.h"
+
+/* Redo of its creation says that this relation is plain; see below. */
+static RelFileLocator redo_plain_locator;
+
+uint64
+tde_now(void)
+{
+	return (uint64) (GetCurrentTimestamp() +
+					 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY);
+}
+
+/*
+ * Log keys, whose temporary files are there, and put the files in place.
+ */
+void
+tde_log_and_install_keys(const TdeKey *keys, const uint8 *records, int nkeys)
+{
+	xl_tde_keys xlrec = {.nkeys = nkeys};
+
+	Assert((MyProc->delayChkptFlags & DELAY_CHKPT_START) == 0);
+	MyProc->delayChkptFlags |= DELAY_CHKPT_START;
+	PG_TRY();
+	{
+		XLogBeginInsert();
+		XLogRegisterData(&xlrec, SizeOfTdeKeys);
+		XLogRegisterData(records, nkeys * TDE_KEY_RECORD_LEN);
+		(void) XLogInsert(RM_TDE_ID, XLOG_TDE_KEYS);
+
+		INJECTION_POINT("tde-key-logged", NULL);
+
+		for (int i = 0; i < nkeys; i++)
+			tde_key_file_install(&keys[i], NULL);
+
+		INJECTION_POINT("tde-key-installed", NULL);
+	}
+	PG_FINALLY();
+	{
+		MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Draw a key for a relation under the current scope key of its database.
+ */
+static void
+draw_key(const RelFileLocator *locator, TdeKey *key, uint8 *record)
+{
+	uint8		scope_key[TDE_WRAP_KEY_LEN];
+	int			rc;
+
+	memset(key, 0, sizeof(*key));
+	key->locator = *locator;
+	key->cipher = tde_cipher;
+	key->state = TDE_KEY_ACTIVE;
+	key->created = tde_now();
+
+	/* May make the database's scope key, if this is the first relation. */
+	tde_current_generation(locator->dbOid, &key->generation, scope_key);
+
+	rc = tde_random(key->id.b, TDE_ID_LEN);
+	if (rc == 0)
+		rc = tde_generate_key(key->cipher, key->key);
+	if (rc == 0)
+		rc = tde_key_record_encode(key, scope_key, record);
+	tde_wipe(scope_key, sizeof(scope_key));
+	if (rc != 0)
+	{
+		tde_wipe(key, sizeof(*key));
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not make an encryption key: %s",
+						tde_cipher_error())));
+	}
+}
+
+static void
+check_cipher(void)
+{
+	/*
+	 * Under CBC a torn write of a hint bit destroys the rest of the page; data
+	 * checksums see to it that hint bits are logged.
+	 */
+	if (TdeCipherIsCBC(tde_cipher) && !DataChecksumsEnabled())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cipher \"%s\" needs data checksums",
+						tde_cipher_name(tde_cipher)),
+				 errdetail("Data checksums are disabled in this cluster; without them, an interrupted write could damage pages encrypted in CBC mode."),
+				 errhint("Set \"pg_tde.cipher\" to \"aes_128_xts\" or \"aes_256_xts\", or enable data checksums with pg_checksums.")));
+}
+
+void
+TdeCreateKey(const RelFileLocatorBackend *rlocator)
+{
+	TdeKey		key;
+	uint8		record[TDE_KEY_RECORD_LEN];
+	char		path[MAXPGPATH];
+
+	check_cipher();
+	draw_key(&rlocator->locator, &key, record);
+
+	if (RelFileLocatorBackendIsTemp(*rlocator))
+	{
+		TdeRelationKey relkey;
+
+		tde_fill_relation_key(&key, &relkey);
+		tde_temp_key_create(&rlocator->locator, &relkey);
+		tde_wipe(&relkey, sizeof(relkey));
+		tde_wipe(&key, sizeof(key));
+		return;
+	}
+
+	/* The key itself is not needed any more. */
+	tde_wipe(key.key, sizeof(key.key));
+
+	tde_make_directory(rlocator->locator.dbOid);
+	tde_key_path(&rlocator->locator, path);
+	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, false);
+	tde_log_and_install_keys(&key, record, 1);
+}
+
+/*
+ * Recovery is about to create the main fork of a relation that is not there.
+ * It must have been dropped later in the WAL, maybe together with its key.
+ * Its pages will be written until that drop is replayed: never in clear.
+ * There is no WAL to write now, so the file is made durable at once.
+ */
+void
+TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
+{
+	TdeKey		key;
+	uint8		record[TDE_KEY_RECORD_LEN];
+	char		path[MAXPGPATH];
+	char		reason[256];
+	RelPathStr	relpath;
+
+	if (!TdeIsActive() || RelFileLocatorBackendIsTemp(*rlocator) ||
+		!OidIsValid(rlocator->locator.dbOid))
+		return;
+	if (RelFileLocatorEquals(redo_plain_locator, rlocator->locator))
+		return;
+	if (tde_key_file_read(&rlocator->locator, &key, false,
+						  reason, sizeof(reason)) != TDE_KEYFILE_NONE)
+		return;
+
+	/* No key can be made where the database never had a scope. */
+	if (!tde_scope_is_present(rlocator->locator.dbOid))
+		return;
+
+	draw_key(&rlocator->locator, &key, record);
+	tde_wipe(key.key, sizeof(key.key));
+	tde_key_path(&rlocator->locator, path);
+	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, true);
+	tde_key_file_install(&key, NULL);
+	fsync_parent_directory(path);
+
+	relpath = relpathperm(rlocator->locator, MAIN_FORKNUM);
+	ereport(DEBUG1,
+			(errmsg_internal("made a local encryption key for relation \"%s\", which replay creates",
+							 relpath.str)));
+}
+
+void
+TdeForgetStaleKey(const RelFileLocatorBackend *rlocator)
+{
+	if (!TdeIsActive() || !OidIsValid(rlocator->locator.dbOid))
+		return;
+	if (RelFileLocatorBackendIsTemp(*rlocator))
+		tde_temp_key_drop(&rlocator->locator);
+	else if (TdeKeyFileExists(&rlocator->locator))
+		tde_key_file_forget(&rlocator->locator);
+}
+
+/*
+ * Redo of XLOG_SMGR_CREATE, before the file is created.
+ */
+void
+TdeRedoCreateStorage(const RelFileLocator *rlocator, const TdeId *keyid)
+{
+	TdeKey		key;
+	char		reason[256];
+	char		path[MAXPGPATH];
+	RelPathStr	relpath;
+
+	if (keyid == NULL)
+	{
+		redo_plain_locator = *rlocator;
+		if (TdeKeyFileExists(rlocator))
+			tde_key_file_forget(rlocator);
+		return;
+	}
+
+	memset(&redo_plain_locator, 0, sizeof(redo_plain_locator));
+	switch (tde_key_file_read(rlocator, &key, false, reason, sizeof(reason)))
+	{
+		case TDE_KEYFILE_OK:
+			if (TdeIdEquals(&key.id, keyid))
+				return;
+			strlcpy(reason, _("it holds another key than the one logged"),
+					sizeof(reason));
+			break;
+		case TDE_KEYFILE_NONE:
+			strlcpy(reason, _("the file does not exist"), sizeof(reason));
+			break;
+		case TDE_KEYFILE_BAD:
+			break;
+	}
+	tde_key_path(rlocator, path);
+	relpath = relpathperm(*rlocator, MAIN_FORKNUM);
+	ereport(FATAL,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("could not get the encryption key of relation \"%s\" that recovery creates",
+					relpath.str),
+			 errdetail("Key file \"%s\": %s.", path, reason),
+			 errhint("Restore the directory \"pg_tde\" of the same backup, or start from another base backup.")));
+}
+
+void
+TdeRelationUnlinked(const RelFileLocatorBackend *rlocator, bool isRedo)
+{
+	TdeKey		key;
+	char		reason[256];
+
+	if (!TdeIsActive() || !OidIsValid(rlocator->locator.dbOid))
+		return;
+	if (RelFileLocatorBackendIsTemp(*rlocator))
+	{
+		tde_temp_key_drop(&rlocator->locator);
+		return;
+	}
+
+	/*
+	 * A damaged key file is found by the sweep at the next start, which goes
+	 * by the name.
+	 */
+	if (tde_key_file_read(&rlocator->locator, &key, false,
+						  reason, sizeof(reason)) == TDE_KEYFILE_OK)
+		tde_queue_removal(&rlocator->locator, &key.id,
+						  tde_current_lsn(isRedo));
+}

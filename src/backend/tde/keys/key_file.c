@@ -1,0 +1,245 @@
+/*-------------------------------------------------------------------------
+ *
+ * key_file.c
+ *	  Key files of relations: reading, putting in place, syncing.
+ *
+ * A key file is written when its relation is created and fsynced at the next
+ * checkpoint, like a data file; until then the WAL record that carries its
+ * content protects it.  The checkpointer gets two requests for it: one for
+ * the file and one, the same for all files of a database, for the directory.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/key_file.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "key_store.h"
+#include "storage/fd.h"
+#include "storage/sync.h"
+#include "tde/sync.h"
+
+void
+tde_fill_relation_key(const TdeKey *key, TdeRelationKey *out)
+{
+	out->id = key->id;
+	out->cipher = key->cipher;
+	memcpy(out->key, key->key, TDE_MAX_KEY_LEN);
+}
+
+/*
+ * Read the key file of a relation and, if "unwrap", the key in it.  Allocates
+ * nothing and does not raise; a problem is described in "reason", a phrase
+ * that fits after the file's name.
+ */
+TdeKeyFileStatus
+tde_key_file_read(const RelFileLocator *locator, TdeKey *key, bool unwrap,
+				  char *reason, size_t reason_size)
+{
+	char		path[MAXPGPATH];
+	uint8		record[TDE_KEY_RECORD_LEN + 1];
+	uint8		scope_key[TDE_WRAP_KEY_LEN];
+	const char *why = NULL;
+	int			len;
+	int			rc;
+
+	tde_key_path(locator, path);
+	len = tde_read_small_file(path, record, sizeof(record));
+	if (len < 0)
+	{
+		if (errno == ENOENT)
+			return TDE_KEYFILE_NONE;
+		snprintf(reason, reason_size, _("could not be read: %m"));
+		return TDE_KEYFILE_BAD;
+	}
+
+	if (tde_key_record_decode(record, len, key, &why) != 0)
+	{
+		strlcpy(reason, _(why), reason_size);
+		return TDE_KEYFILE_BAD;
+	}
+	if (!RelFileLocatorEquals(key->locator, *locator))
+	{
+		snprintf(reason, reason_size,
+				 _("it belongs to another relation (tablespace %u, database %u, file number %u)"),
+				 key->locator.spcOid, key->locator.dbOid,
+				 key->locator.relNumber);
+		return TDE_KEYFILE_BAD;
+	}
+	if (!unwrap)
+		return TDE_KEYFILE_OK;
+
+	if (!tde_generation_key(&key->generation, scope_key))
+	{
+		strlcpy(reason,
+				_("the key that protects it is missing from the keys of its database"),
+				reason_size);
+		return TDE_KEYFILE_BAD;
+	}
+	rc = tde_key_record_unwrap(record, len, scope_key, key, &why);
+	tde_wipe(scope_key, sizeof(scope_key));
+	if (rc != 0)
+	{
+		strlcpy(reason, _(why), reason_size);
+		return TDE_KEYFILE_BAD;
+	}
+	return TDE_KEYFILE_OK;
+}
+
+/*
+ * Is there a key file?  Whatever is in it.
+ */
+bool
+TdeKeyFileExists(const RelFileLocator *rlocator)
+{
+	char		path[MAXPGPATH];
+
+	if (!TdeIsActive() || !OidIsValid(rlocator->dbOid))
+		return false;
+	tde_key_path(rlocator, path);
+	return access(path, F_OK) == 0;
+}
+
+static void
+request_sync(const RelFileLocator *locator)
+{
+	FileTag		tag;
+
+	memset(&tag, 0, sizeof(tag));
+	tag.handler = SYNC_HANDLER_TDE_KEY;
+	tag.rlocator = *locator;
+	(void) RegisterSyncRequest(&tag, SYNC_REQUEST, true);
+
+	/* The directory: file number 0. */
+	tag.rlocator.spcOid = InvalidOid;
+	tag.rlocator.relNumber = InvalidRelFileNumber;
+	(void) RegisterSyncRequest(&tag, SYNC_REQUEST, true);
+}
+
+/*
+ * Put a key file in its place and tell everybody.  The new file was written
+ * by tde_write_temp_file() or is given as "record".  On the primary the caller
+ * delays checkpoints since before it logged the record.
+ */
+void
+tde_key_file_install(const TdeKey *key, const uint8 *record)
+{
+	TdeCachePartition *part = tde_cache_partition(&key->locator);
+	char		path[MAXPGPATH];
+	char		temp[MAXPGPATH + sizeof(TDE_TEMP_SUFFIX)];
+
+	tde_key_path(&key->locator, path);
+	snprintf(temp, sizeof(temp), "%s%s", path, TDE_TEMP_SUFFIX);
+	if (record)
+		tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, false);
+
+	/*
+	 * The partition's lock keeps the removal of an old key of this number
+	 * from hitting the new one.
+	 */
+	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
+	if (rename(temp, path) != 0)
+	{
+		int			save_errno = errno;
+
+		LWLockRelease(&part->lock);
+		errno = save_errno;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not rename file \"%s\" to \"%s\": %m",
+						temp, path)));
+	}
+	tde_cache_change(part, &key->locator, TDE_CACHE_EMPTY, NULL);
+	LWLockRelease(&part->lock);
+
+	request_sync(&key->locator);
+}
+
+/*
+ * Remove the key file of a relation because its number now belongs to a plain
+ * one.
+ */
+void
+tde_key_file_forget(const RelFileLocator *locator)
+{
+	TdeCachePartition *part = tde_cache_partition(locator);
+	char		path[MAXPGPATH];
+	int			rc;
+	int			save_errno;
+
+	tde_key_path(locator, path);
+	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
+	rc = unlink(path);
+	save_errno = errno;
+	tde_cache_change(part, locator, TDE_CACHE_PLAIN, NULL);
+	LWLockRelease(&part->lock);
+
+	if (rc != 0 && save_errno != ENOENT)
+	{
+		errno = save_errno;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", path)));
+	}
+	request_sync(locator);
+}
+
+/*
+ * Call back for each key file of a database.
+ */
+void
+tde_list_key_files(Oid dbOid, void (*callback) (const RelFileLocator *, void *),
+				   void *arg)
+{
+	char		dir[MAXPGPATH];
+	DIR		   *d;
+	struct dirent *de;
+	RelFileLocator locator;
+
+	tde_database_dir(dbOid, dir);
+	d = AllocateDir(dir);
+	if (d == NULL && errno == ENOENT)
+		return;
+	while ((de = ReadDir(d, dir)) != NULL)
+	{
+		if (tde_parse_key_file_name(de->d_name, dbOid, &locator))
+			callback(&locator, arg);
+	}
+	FreeDir(d);
+}
+
+/*
+ * The checkpointer's part: fsync a key file, or the directory of a database.
+ * A file that is gone is no failure, its removal was not an accident.
+ */
+int
+tde_sync_key_file(const FileTag *ftag, char *path)
+{
+	bool		isdir = ftag->rlocator.relNumber == InvalidRelFileNumber;
+	int			fd;
+	int			rc;
+	int			save_errno;
+
+	if (isdir)
+		tde_database_dir(ftag->rlocator.dbOid, path);
+	else
+		tde_key_path(&ftag->rlocator, path);
+
+	fd = BasicOpenFile(path, (isdir ? O_RDONLY : O_RDWR) | PG_BINARY);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -1;
+	rc = pg_fsync(fd);
+	save_errno = errno;
+	close(fd);
+	errno = save_errno;
+
+	/* Some systems cannot fsync directories; fd.c forgives these too. */
+	if (rc != 0 && isdir && (errno == EBADF || errno == EINVAL))
+		rc = 0;
+	return rc;
+}

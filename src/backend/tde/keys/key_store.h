@@ -1,0 +1,250 @@
+/*-------------------------------------------------------------------------
+ *
+ * key_store.h
+ *	  What the files of the key store share among themselves.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/key_store.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TDE_KEY_STORE_H
+#define TDE_KEY_STORE_H
+
+#include "storage/lwlock.h"
+#include "tde/keyring.h"
+#include "tde/keys.h"
+
+#define TDE_DIR				"pg_tde"
+#define TDE_GLOBAL_DIR		"pg_tde/global"
+#define TDE_PROVIDER_FILE	"provider_config"
+#define TDE_DATABASE_FILE	"database_key.key"
+#define TDE_SERVER_FILE		"server_key.key"
+#define TDE_DEFAULT_FILE	"default_key.key"
+#define TDE_TEMP_SUFFIX		".tmp"
+
+/* ---- shared memory (shmem.c) ---- */
+
+/*
+ * The cache of internal keys: partitions by hash of the locator, each a few
+ * sets of a few ways.  16,384 entries in all.
+ */
+#define TDE_CACHE_PARTITIONS	16
+#define TDE_CACHE_SETS			128
+#define TDE_CACHE_WAYS			8
+
+typedef enum TdeCacheState
+{
+	TDE_CACHE_EMPTY = 0,
+	TDE_CACHE_PLAIN,
+	TDE_CACHE_KEY,
+} TdeCacheState;
+
+typedef struct TdeCacheEntry
+{
+	RelFileLocator locator;
+	TdeCacheState state;
+	TdeRelationKey key;
+} TdeCacheEntry;
+
+typedef struct TdeCachePartition
+{
+	LWLock		lock;			/* entries; and key files being replaced */
+	pg_atomic_uint64 generation;	/* moves when an answer may have changed */
+	uint32		next_victim;
+	TdeCacheEntry entries[TDE_CACHE_SETS][TDE_CACHE_WAYS];
+} TdeCachePartition;
+
+/*
+ * Scopes, generations and principal keys: open-addressed tables.  The latter
+ * two outlive a reinitialisation of shared memory after a crash, so that it
+ * does not need the providers.  Their entries never change once "valid" is
+ * set, which is done last, so a process that dies in the middle leaves no
+ * half-made one.
+ */
+#define TDE_MAX_SCOPES			8192
+#define TDE_MAX_GENERATIONS		32768
+#define TDE_MAX_PRINCIPALS		512
+
+typedef struct TdeScopeSlot
+{
+	bool		used;
+	TdeScopeKind kind;
+	Oid			dbOid;
+	bool		present;		/* false: dropped, or the file is damaged */
+	bool		retired;
+	bool		follows_default;
+	TdeId		id;
+	uint64		change;
+	TdeId		current;		/* generation for new keys */
+} TdeScopeSlot;
+
+typedef struct TdeGenerationSlot
+{
+	pg_atomic_uint32 valid;
+	TdeId		id;
+	uint8		key[TDE_WRAP_KEY_LEN];
+} TdeGenerationSlot;
+
+typedef struct TdePrincipalSlot
+{
+	pg_atomic_uint32 valid;
+	Oid			dbOid;			/* InvalidOid for a global provider */
+	int32		provider_id;
+	char		key_name[TDE_MAX_KEY_NAME + 1];
+	TdePrincipalKey key;
+} TdePrincipalSlot;
+
+typedef struct TdeShared
+{
+	pg_atomic_uint32 active;
+
+	/*
+	 * store_lock serialises changes of providers and scopes and is held over
+	 * file I/O; nothing that creates or uses a relation waits for it.
+	 * table_lock protects the tables below and is held for moments only.
+	 * Order: store_lock, then a partition's lock, then table_lock.
+	 */
+	LWLock		store_lock;
+	LWLock		table_lock;
+
+	TdeScopeSlot scopes[TDE_MAX_SCOPES];
+	int			nscopes;
+	int			ngenerations;
+	TdeGenerationSlot generations[TDE_MAX_GENERATIONS];
+	TdePrincipalSlot principals[TDE_MAX_PRINCIPALS];
+	TdeCachePartition partitions[TDE_CACHE_PARTITIONS];
+} TdeShared;
+
+extern TdeShared *tde_shared;
+
+/* The queue of removals holds no secrets and is in a mapping of its own. */
+#define TDE_MAX_REMOVALS		65536
+
+typedef struct TdeRemoval
+{
+	RelFileLocator locator;		/* relNumber 0: a whole database */
+	TdeId		id;				/* of the key, or of the scope */
+	XLogRecPtr	lsn;			/* nothing before it may be replayed again */
+} TdeRemoval;
+
+typedef struct TdeRemovalQueue
+{
+	LWLock		lock;
+	int			n;
+	bool		overflowed;
+	TdeRemoval	entries[TDE_MAX_REMOVALS];
+} TdeRemovalQueue;
+
+extern TdeRemovalQueue *tde_removals;
+
+/* ---- files (files.c) ---- */
+
+extern void tde_database_dir(Oid dbOid, char *path);	/* MAXPGPATH */
+extern void tde_key_path(const RelFileLocator *locator, char *path);
+extern void tde_scope_path(TdeScopeKind kind, Oid dbOid, char *path);
+extern void tde_provider_path(Oid dbOid, char *path);
+extern bool tde_parse_key_file_name(const char *name, Oid dbOid,
+									RelFileLocator *locator);
+extern void tde_make_directory(Oid dbOid);
+extern int	tde_read_small_file(const char *path, uint8 *buf, int size);
+extern uint8 *tde_read_file(const char *path, size_t *len);
+extern void tde_write_temp_file(const char *path, const uint8 *data,
+								size_t len, bool durable);
+extern void tde_rename_temp_file(const char *path, int elevel);
+extern void tde_remove_temp_file(const char *path);
+
+/* ---- the cache (cache.c) ---- */
+
+extern TdeCachePartition *tde_cache_partition(const RelFileLocator *locator);
+extern TdeCacheState tde_cache_get(const RelFileLocator *locator,
+								   TdeRelationKey *key, uint64 *generation);
+extern void tde_cache_put(const RelFileLocator *locator, TdeCacheState state,
+						  const TdeRelationKey *key, uint64 generation);
+extern void tde_cache_change(TdeCachePartition *part,
+							 const RelFileLocator *locator,
+							 TdeCacheState state, const TdeRelationKey *key);
+
+/* ---- key files (key_file.c) ---- */
+
+typedef enum TdeKeyFileStatus
+{
+	TDE_KEYFILE_NONE,			/* there is none */
+	TDE_KEYFILE_OK,
+	TDE_KEYFILE_BAD,			/* cannot be used; see reason */
+} TdeKeyFileStatus;
+
+extern TdeKeyFileStatus tde_key_file_read(const RelFileLocator *locator,
+										  TdeKey *key, bool unwrap,
+										  char *reason, size_t reason_size);
+extern void tde_key_file_install(const TdeKey *key, const uint8 *record);
+extern void tde_key_file_forget(const RelFileLocator *locator);
+extern void tde_fill_relation_key(const TdeKey *key, TdeRelationKey *out);
+extern void tde_list_key_files(Oid dbOid,
+							   void (*callback) (const RelFileLocator *, void *),
+							   void *arg);
+
+/* ---- keys of temporary relations (local.c) ---- */
+
+extern void tde_temp_key_create(const RelFileLocator *locator,
+								const TdeRelationKey *key);
+extern void tde_temp_key_drop(const RelFileLocator *locator);
+
+/* ---- making keys (key_create.c) ---- */
+
+extern uint64 tde_now(void);
+
+extern void tde_log_and_install_keys(const TdeKey *keys, const uint8 *records,
+									 int nkeys);
+
+/* ---- scopes (scopes.c) ---- */
+
+extern bool tde_generation_key(const TdeId *id, uint8 *key);
+extern void tde_generation_remember(const TdeId *id, const uint8 *key);
+extern void tde_current_generation(Oid dbOid, TdeId *id, uint8 *key);
+extern bool tde_scope_is_present(Oid dbOid);
+extern TdeScope *tde_scope_read(TdeScopeKind kind, Oid dbOid,
+								char *reason, size_t reason_size);
+extern void tde_scope_fill_keys(TdeScope *scope);
+extern void tde_scope_add_generation(TdeScope *scope);
+extern TdeScope *tde_scope_new(TdeScopeKind kind, Oid dbOid);
+extern void tde_scope_free(TdeScope *scope);
+extern void tde_scope_publish(const TdeScope *scope);
+extern void tde_scope_unpublish(TdeScopeKind kind, Oid dbOid);
+extern void tde_scopes_log_and_store(TdeScope **scopes, int nscopes);
+extern TdeScope *tde_scope_parse(const uint8 *data, size_t len,
+								 const char **reason);
+extern bool tde_scope_make_resident(TdeScope *scope, int elevel);
+extern void tde_scope_install(const TdeScope *scope);
+extern Oid *tde_list_databases(int *n);
+
+/* ---- providers and principal keys ---- */
+
+extern TdeProvider *tde_find_provider(TdeProviderList *list, const char *name);
+extern TdeProvider *tde_find_provider_by_id(TdeProviderList *list, int32 id);
+extern bool tde_principal_get(Oid dbOid, const TdePrincipalRef *ref,
+							  TdePrincipalKey *key);
+extern void tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
+								   const TdePrincipalKey *key);
+extern bool tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
+								TdePrincipalKey *key, int elevel);
+extern void tde_scope_follow_default(Oid dbOid);
+extern bool tde_call_cancelled(void *arg);
+extern void tde_providers_install(const TdeProviderList *list,
+								  const uint8 *data, size_t len);
+extern void tde_providers_log_and_store(TdeProviderList *list);
+
+/* ---- removal (removal.c) ---- */
+
+extern void tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
+							  XLogRecPtr lsn);
+extern void tde_sweep(XLogRecPtr lsn);
+extern XLogRecPtr tde_current_lsn(bool isRedo);
+extern bool tde_database_exists(Oid dbOid);
+extern bool tde_relation_has_file(const RelFileLocator *locator);
+
+/* In xlog.c, which alone can see it: is a base backup being taken? */
+extern bool TdeBackupIsRunning(void);
+
+#endif							/* TDE_KEY_STORE_H */

@@ -1,0 +1,330 @@
+/*-------------------------------------------------------------------------
+ *
+ * local.c
+ *	  What each process keeps for itself: the keys it used last, the keys of
+ *	  its temporary relations, and its expectations.
+ *
+ * Every read and write of a relation asks TdeGetRelationKey() again; the
+ * answer comes from the process's own table as long as the shared partition's
+ * generation has not moved.  The tables of keys live in locked memory that
+ * stays out of core dumps.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/local.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/relpath.h"
+#include "key_store.h"
+#include "miscadmin.h"
+#include "storage/procnumber.h"
+#include "tde/settings.h"
+#include "utils/hsearch.h"
+
+#define LOCAL_ENTRIES	256		/* a power of two */
+
+typedef struct LocalEntry
+{
+	RelFileLocator locator;
+	TdeCacheState state;
+	TdeCachePartition *partition;
+	uint64		generation;
+	TdeRelationKey key;
+} LocalEntry;
+
+static LocalEntry *local_entries = NULL;
+
+/*
+ * Keys of temporary relations: an index by locator, and the keys themselves
+ * in chunks of locked memory with a list of free places.
+ */
+#define TEMP_KEYS_A_CHUNK	128
+
+typedef union TempKey
+{
+	TdeRelationKey key;
+	union TempKey *next_free;
+} TempKey;
+
+typedef struct TempKeyRef
+{
+	RelFileLocator locator;
+	TempKey    *key;
+} TempKeyRef;
+
+static HTAB *temp_keys = NULL;
+static TempKey *free_temp_keys = NULL;
+
+/* Relations that the catalogs say are encrypted. */
+typedef struct Expectation
+{
+	RelFileLocatorBackend rlocator;
+} Expectation;
+
+static HTAB *expectations = NULL;
+bool		tde_have_expectations = false;
+
+static void
+local_table_init(void)
+{
+	bool		locked;
+
+	local_entries = tde_secure_alloc(sizeof(LocalEntry) * LOCAL_ENTRIES,
+									 false, &locked);
+	if (local_entries == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("could not map memory for encryption keys: %m")));
+}
+
+void
+TdeProcessInit(void)
+{
+	if (tde_lock_memory)
+		TdeLockMemory();
+	if (TdeIsActive() && local_entries == NULL)
+		local_table_init();
+}
+
+/*
+ * Say that a key cannot be had.  Callable from any process, with or without
+ * transaction.
+ */
+static void
+report_bad_key(const RelFileLocator *locator, const char *reason)
+{
+	char		path[MAXPGPATH];
+	RelPathStr	relpath = relpathperm(*locator, MAIN_FORKNUM);
+
+	tde_key_path(locator, path);
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("could not get the encryption key of relation \"%s\"",
+					relpath.str),
+			 errdetail("Key file \"%s\": %s.", path, reason),
+			 errhint("Restore the key file from a backup, or drop the relation.")));
+}
+
+/*
+ * Ask the shared cache, then the key file.  Returns false with a reason if
+ * the key cannot be had.
+ */
+static bool
+look_up(const RelFileLocator *locator, LocalEntry *entry,
+		char *reason, size_t reason_size)
+{
+	TdeKey		key;
+	TdeKeyFileStatus status;
+
+	tde_wipe(entry, sizeof(*entry));
+	entry->partition = tde_cache_partition(locator);
+
+	entry->state = tde_cache_get(locator, &entry->key, &entry->generation);
+	if (entry->state == TDE_CACHE_EMPTY)
+	{
+		status = tde_key_file_read(locator, &key, true, reason, reason_size);
+		if (status == TDE_KEYFILE_BAD)
+			return false;
+		if (status == TDE_KEYFILE_OK)
+		{
+			tde_fill_relation_key(&key, &entry->key);
+			tde_wipe(&key, sizeof(key));
+			entry->state = TDE_CACHE_KEY;
+		}
+		else
+			entry->state = TDE_CACHE_PLAIN;
+		tde_cache_put(locator, entry->state, &entry->key, entry->generation);
+	}
+	entry->locator = *locator;
+	return true;
+}
+
+static inline LocalEntry *
+find_local(const RelFileLocator *locator)
+{
+	uint32		hash = locator->relNumber * 2654435761u ^
+		locator->dbOid ^ locator->spcOid * 31;
+
+	return &local_entries[hash >> 3 & (LOCAL_ENTRIES - 1)];
+}
+
+static inline bool
+local_is_current(const LocalEntry *entry, const RelFileLocator *locator)
+{
+	return entry->state != TDE_CACHE_EMPTY &&
+		RelFileLocatorEquals(entry->locator, *locator) &&
+		entry->generation ==
+		pg_atomic_read_u64(&entry->partition->generation);
+}
+
+static const TdeRelationKey *
+find_temp_key(const RelFileLocator *locator)
+{
+	TempKeyRef *ref;
+
+	if (temp_keys == NULL)
+		return NULL;
+	ref = hash_search(temp_keys, locator, HASH_FIND, NULL);
+	return ref ? &ref->key->key : NULL;
+}
+
+const TdeRelationKey *
+TdeGetRelationKey(const RelFileLocatorBackend *rlocator)
+{
+	const RelFileLocator *locator = &rlocator->locator;
+	LocalEntry *entry;
+	char		reason[256];
+
+	/* Shared relations are never encrypted. */
+	if (!TdeIsActive() || !OidIsValid(locator->dbOid))
+		return NULL;
+	if (RelFileLocatorBackendIsTemp(*rlocator))
+		return find_temp_key(locator);
+
+	if (unlikely(local_entries == NULL))
+		local_table_init();
+	entry = find_local(locator);
+	if (unlikely(!local_is_current(entry, locator)))
+	{
+		if (!look_up(locator, entry, reason, sizeof(reason)))
+			report_bad_key(locator, reason);
+	}
+	return entry->state == TDE_CACHE_KEY ? &entry->key : NULL;
+}
+
+/*
+ * Is there a key, usable or not?
+ */
+bool
+TdeRelationHasKey(const RelFileLocatorBackend *rlocator)
+{
+	const RelFileLocator *locator = &rlocator->locator;
+	LocalEntry *entry;
+	char		reason[256];
+
+	if (!TdeIsActive() || !OidIsValid(locator->dbOid))
+		return false;
+	if (RelFileLocatorBackendIsTemp(*rlocator))
+		return find_temp_key(locator) != NULL;
+
+	if (local_entries == NULL)
+		local_table_init();
+	entry = find_local(locator);
+	if (!local_is_current(entry, locator) &&
+		!look_up(locator, entry, reason, sizeof(reason)))
+		return true;
+	return entry->state == TDE_CACHE_KEY;
+}
+
+bool
+TdeGetKeyId(const RelFileLocator *rlocator, TdeId *id)
+{
+	RelFileLocatorBackend rlocatorb = {
+		.locator = *rlocator,
+		.backend = INVALID_PROC_NUMBER
+	};
+	const TdeRelationKey *key = TdeGetRelationKey(&rlocatorb);
+
+	if (key == NULL)
+		return false;
+	*id = key->id;
+	return true;
+}
+
+/*
+ * A key for a temporary relation of this process.
+ */
+void
+tde_temp_key_create(const RelFileLocator *locator, const TdeRelationKey *key)
+{
+	TempKeyRef *ref;
+	bool		found;
+
+	if (temp_keys == NULL)
+	{
+		HASHCTL		ctl = {
+			.keysize = sizeof(RelFileLocator),
+			.entrysize = sizeof(TempKeyRef),
+		};
+
+		temp_keys = hash_create("keys of temporary relations", 16, &ctl,
+								HASH_ELEM | HASH_BLOBS);
+	}
+	if (free_temp_keys == NULL)
+	{
+		bool		locked;
+		TempKey    *chunk;
+
+		chunk = tde_secure_alloc(sizeof(TempKey) * TEMP_KEYS_A_CHUNK, false,
+								 &locked);
+		if (chunk == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("could not map memory for encryption keys: %m")));
+		for (int i = 0; i < TEMP_KEYS_A_CHUNK; i++)
+		{
+			chunk[i].next_free = free_temp_keys;
+			free_temp_keys = &chunk[i];
+		}
+	}
+
+	ref = hash_search(temp_keys, locator, HASH_ENTER, &found);
+	if (!found)
+	{
+		ref->key = free_temp_keys;
+		free_temp_keys = free_temp_keys->next_free;
+	}
+	ref->key->key = *key;
+}
+
+void
+tde_temp_key_drop(const RelFileLocator *locator)
+{
+	TempKeyRef *ref;
+	TempKey    *key;
+
+	if (temp_keys == NULL)
+		return;
+	ref = hash_search(temp_keys, locator, HASH_FIND, NULL);
+	if (ref == NULL)
+		return;
+	key = ref->key;
+	hash_search(temp_keys, locator, HASH_REMOVE, NULL);
+	tde_wipe(key, sizeof(*key));
+	key->next_free = free_temp_keys;
+	free_temp_keys = key;
+}
+
+void
+TdeExpectEncrypted(const RelFileLocatorBackend *rlocator)
+{
+	if (expectations == NULL)
+	{
+		HASHCTL		ctl = {
+			.keysize = sizeof(RelFileLocatorBackend),
+			.entrysize = sizeof(Expectation),
+		};
+
+		expectations = hash_create("relations expected to be encrypted", 64,
+								   &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+	(void) hash_search(expectations, rlocator, HASH_ENTER, NULL);
+	tde_have_expectations = true;
+}
+
+void
+TdeExpectPlain(const RelFileLocatorBackend *rlocator)
+{
+	if (tde_have_expectations)
+		(void) hash_search(expectations, rlocator, HASH_REMOVE, NULL);
+}
+
+void
+TdeRaiseIfExpected(const RelFileLocatorBackend *rlocator)
+{
+	if (hash_search(expectations, rlocator, HASH_FIND, NULL) != NULL)
+		report_bad_key(&rlocator->locator, _("the file does not exist"));
+}

@@ -1,0 +1,543 @@
+/*-------------------------------------------------------------------------
+ *
+ * principal.c
+ *	  Principal keys: fetching them from their providers, setting, rotating,
+ *	  verifying and deleting the one of a scope.
+ *
+ * Rotation wraps the scope keys anew and begins a new generation for keys
+ * made from now on; it touches no internal key, so it costs the same with
+ * ten relations and with a million.
+ *
+ * Providers are asked before store_lock is taken, but for the few cases where
+ * the key asked for depends on what the lock protects.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/principal.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "key_store.h"
+#include "miscadmin.h"
+#include "postmaster/bgwriter.h"
+#include "postmaster/startup.h"
+
+/* How long the startup process waits for a provider that does not answer. */
+#define STARTUP_WAIT_S	60
+
+/* For TdeKeyringCall: has the user, or the administrator, lost patience? */
+bool
+tde_call_cancelled(void *arg)
+{
+	return InterruptPending && (QueryCancelPending || ProcDiePending);
+}
+
+/* ---- resident principal keys ---- */
+
+static TdePrincipalSlot *
+find_principal(Oid dbOid, const TdePrincipalRef *ref)
+{
+	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
+	{
+		TdePrincipalSlot *slot = &tde_shared->principals[i];
+
+		if (pg_atomic_read_u32(&slot->valid) && slot->dbOid == dbOid &&
+			slot->provider_id == ref->provider_id &&
+			strcmp(slot->key_name, ref->key_name) == 0)
+			return slot;
+	}
+	return NULL;
+}
+
+/*
+ * A principal key that was fetched before.  dbOid is that of the provider's
+ * list.
+ */
+bool
+tde_principal_get(Oid dbOid, const TdePrincipalRef *ref, TdePrincipalKey *key)
+{
+	TdePrincipalSlot *slot;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
+	slot = find_principal(dbOid, ref);
+	if (slot)
+		*key = slot->key;
+	LWLockRelease(&tde_shared->table_lock);
+	return slot != NULL;
+}
+
+/*
+ * Keep a principal key that was found to be right.  It is a convenience: if
+ * there is no room it will be fetched again.
+ */
+void
+tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
+					   const TdePrincipalKey *key)
+{
+	TdePrincipalSlot *slot;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
+	slot = find_principal(dbOid, ref);
+	for (int i = 0; slot == NULL && i < TDE_MAX_PRINCIPALS; i++)
+		if (!pg_atomic_read_u32(&tde_shared->principals[i].valid))
+			slot = &tde_shared->principals[i];
+	if (slot)
+	{
+		pg_atomic_write_u32(&slot->valid, 0);
+		pg_write_barrier();
+		slot->dbOid = dbOid;
+		slot->provider_id = ref->provider_id;
+		strlcpy(slot->key_name, ref->key_name, sizeof(slot->key_name));
+		slot->key = *key;
+		pg_write_barrier();
+		pg_atomic_write_u32(&slot->valid, 1);
+	}
+	LWLockRelease(&tde_shared->table_lock);
+}
+
+/*
+ * Ask the provider.  In the startup process a provider that does not answer
+ * is asked again for a while.
+ */
+bool
+tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
+					TdePrincipalKey *key, int elevel)
+{
+	TdeProviderList *list = TdeGetProviders(dbOid);
+	TdeProvider *provider = tde_find_provider_by_id(list, ref->provider_id);
+	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
+	TdeKeyringError error;
+
+	if (provider == NULL)
+	{
+		ereport(elevel,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("could not get principal key \"%s\": key provider \"%s\" does not exist",
+						ref->key_name, ref->provider_name)));
+		return false;
+	}
+
+	for (int waited = 0;; waited++)
+	{
+		if (tde_keyring_fetch(provider, ref->key_name, &call, key, &error) ==
+			TDE_KEYRING_OK)
+			return true;
+
+		if (!AmStartupProcess() || waited >= STARTUP_WAIT_S ||
+			(error.status != TDE_KEYRING_UNREACHABLE && !InRecovery))
+			break;
+		if (waited == 0)
+			ereport(LOG,
+					(errmsg("waiting for key provider \"%s\" to return principal key \"%s\"",
+							provider->name, ref->key_name),
+					 errdetail_internal("%s", error.message)));
+		pg_usleep(1000000L);
+		ProcessStartupProcInterrupts();
+	}
+
+	CHECK_FOR_INTERRUPTS();
+	ereport(elevel,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("could not get principal key \"%s\" from key provider \"%s\"",
+					ref->key_name, provider->name),
+			 errdetail_internal("%s", error.message),
+			 error.hint[0] ? errhint("%s", error.hint) : 0));
+	return false;
+}
+
+/* ---- the SQL functions ---- */
+
+static void
+make_ref(Oid provider_db, const char *provider_name, const char *key_name,
+		 TdePrincipalRef *ref, TdeProvider *provider)
+{
+	TdeProvider *found = tde_find_provider(TdeGetProviders(provider_db),
+										   provider_name);
+
+	if (found == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("key provider \"%s\" does not exist", provider_name)));
+	*provider = *found;
+
+	memset(ref, 0, sizeof(*ref));
+	if (key_name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of a principal key must not be empty")));
+	if (strlcpy(ref->key_name, key_name, sizeof(ref->key_name)) >=
+		sizeof(ref->key_name))
+		ereport(ERROR,
+				(errcode(ERRCODE_NAME_TOO_LONG),
+				 errmsg("name of a principal key is too long"),
+				 errdetail("It can have at most %d bytes.", TDE_MAX_KEY_NAME)));
+	ref->provider_id = found->id;
+	strlcpy(ref->provider_name, found->name, sizeof(ref->provider_name));
+	ref->created = tde_now();
+}
+
+void
+TdeCreatePrincipalKey(Oid provider_db, const char *provider_name,
+					  const char *key_name)
+{
+	TdePrincipalRef ref;
+	TdeProvider provider;
+	TdePrincipalKey key;
+	TdeKeyringError error;
+	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
+
+	make_ref(provider_db, provider_name, key_name, &ref, &provider);
+	if (tde_keyring_create(&provider, key_name, TDE_WRAP_KEY_LEN, &call, &key,
+						   &error) != TDE_KEYRING_OK)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (error.status == TDE_KEYRING_EXISTS)
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_OBJECT),
+					 errmsg("principal key \"%s\" already exists in key provider \"%s\"",
+							key_name, provider_name)));
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not create principal key \"%s\" in key provider \"%s\"",
+						key_name, provider_name),
+				 errdetail_internal("%s", error.message),
+				 error.hint[0] ? errhint("%s", error.hint) : 0));
+	}
+	tde_wipe(&key, sizeof(key));
+}
+
+/*
+ * Read a scope for a change; errors if the file is damaged.
+ */
+static TdeScope *
+read_for_change(TdeScopeKind kind, Oid dbOid)
+{
+	char		reason[256];
+	char		path[MAXPGPATH];
+	TdeScope   *scope;
+
+	scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
+	if (scope == NULL && reason[0] != '\0')
+	{
+		tde_scope_path(kind, dbOid, path);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("could not use key file \"%s\": %s", path, reason),
+				 errhint("Restore the file from a backup.")));
+	}
+	return scope;
+}
+
+/*
+ * The next version of a scope, under a principal key: a new scope, or the old
+ * one with one more generation.
+ */
+static TdeScope *
+next_version(TdeScope *scope, TdeScopeKind kind, Oid dbOid,
+			 const TdePrincipalRef *ref, const TdePrincipalKey *key,
+			 bool follows_default)
+{
+	if (scope == NULL)
+		scope = tde_scope_new(kind, dbOid);
+	else
+	{
+		tde_scope_fill_keys(scope);
+		tde_scope_add_generation(scope);
+	}
+	scope->change++;
+	scope->principal = *ref;
+	scope->follows_default = follows_default;
+	scope->retired = false;
+	if (tde_scope_wrap(scope, key->key, key->len) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not wrap scope keys: %s", tde_cipher_error())));
+	return scope;
+}
+
+/*
+ * The databases that follow the default key.
+ */
+static List *
+read_followers(void)
+{
+	List	   *result = NIL;
+	int			n;
+	Oid		   *databases = tde_list_databases(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		char		reason[256];
+		TdeScope   *scope = tde_scope_read(TDE_SCOPE_DATABASE, databases[i],
+										   reason, sizeof(reason));
+
+		/* a damaged one stays as it is, and is reported where it is used */
+		if (scope && scope->follows_default && !scope->retired)
+			result = lappend(result, scope);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return result;
+}
+
+void
+TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
+				   const char *provider_name, const char *key_name)
+{
+	TdePrincipalRef ref;
+	TdeProvider provider;
+	TdePrincipalKey key;
+	List	   *followers = NIL;
+	TdeScope  **scopes;
+	int			n = 0;
+
+	if (!tde_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"pg_tde\" must be preloaded to set a principal key"),
+				 errhint("Add \"pg_tde\" to \"shared_preload_libraries\" and restart the server.")));
+
+	make_ref(provider_db, provider_name, key_name, &ref, &provider);
+	(void) tde_principal_fetch(provider_db, &ref, &key, ERROR);
+
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+
+	/* It may have been deleted meanwhile. */
+	if (tde_find_provider_by_id(TdeGetProviders(provider_db),
+								ref.provider_id) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("key provider \"%s\" does not exist", provider_name)));
+
+	if (kind == TDE_SCOPE_DEFAULT)
+		followers = read_followers();
+	scopes = palloc(sizeof(TdeScope *) * (list_length(followers) + 1));
+	foreach_ptr(TdeScope, scope, followers)
+		scopes[n++] = next_version(scope, TDE_SCOPE_DATABASE, scope->dbOid,
+								   &ref, &key, true);
+	scopes[n++] = next_version(read_for_change(kind, dbOid), kind, dbOid,
+							   &ref, &key, false);
+
+	tde_scopes_log_and_store(scopes, n);
+	tde_principal_remember(provider_db, &ref, &key);
+	LWLockRelease(&tde_shared->store_lock);
+
+	tde_wipe(&key, sizeof(key));
+	for (int i = 0; i < n; i++)
+		tde_scope_free(scopes[i]);
+}
+
+/*
+ * Get the default key: from memory, or from its provider.
+ */
+static TdeScope *
+read_default(TdePrincipalKey *key)
+{
+	TdeScope   *scope = read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
+
+	if (scope == NULL || scope->retired)
+		return NULL;
+	if (!tde_principal_get(InvalidOid, &scope->principal, key))
+		(void) tde_principal_fetch(InvalidOid, &scope->principal, key, ERROR);
+	return scope;
+}
+
+/*
+ * Give a database that has none a scope under the default key.
+ */
+void
+tde_scope_follow_default(Oid dbOid)
+{
+	TdePrincipalKey key;
+	TdeScope   *defaults;
+	TdeScope   *scope;
+
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	scope = read_for_change(TDE_SCOPE_DATABASE, dbOid);
+	if (scope != NULL && !scope->retired)
+	{
+		/* somebody else was faster */
+		LWLockRelease(&tde_shared->store_lock);
+		tde_scope_free(scope);
+		return;
+	}
+
+	defaults = read_default(&key);
+	if (defaults == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("principal key is not set for the database"),
+				 errhint("Set one with pg_tde_set_key_using_database_key_provider() or pg_tde_set_key_using_global_key_provider(), or a default key for all databases with pg_tde_set_default_key_using_global_key_provider().")));
+
+	scope = next_version(scope, TDE_SCOPE_DATABASE, dbOid,
+						 &defaults->principal, &key, true);
+	tde_wipe(&key, sizeof(key));
+	tde_scopes_log_and_store(&scope, 1);
+	LWLockRelease(&tde_shared->store_lock);
+	tde_scope_free(scope);
+	tde_scope_free(defaults);
+}
+
+/* ---- information ---- */
+
+/*
+ * The scope that counts for a question about a scope: a database without one
+ * of its own is answered for by the default.
+ */
+static TdeScope *
+read_effective(TdeScopeKind kind, Oid dbOid, bool *follows_default)
+{
+	TdeScope   *scope = read_for_change(kind, dbOid);
+
+	*follows_default = false;
+	if (scope && scope->retired)
+		scope = NULL;
+	if (scope)
+		*follows_default = scope->follows_default;
+	else if (kind == TDE_SCOPE_DATABASE)
+	{
+		scope = read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
+		if (scope && scope->retired)
+			scope = NULL;
+		*follows_default = scope != NULL;
+	}
+	return scope;
+}
+
+bool
+TdeGetPrincipalInfo(TdeScopeKind kind, Oid dbOid, TdePrincipalRef *ref,
+					bool *follows_default)
+{
+	TdeScope   *scope = read_effective(kind, dbOid, follows_default);
+
+	if (scope == NULL)
+		return false;
+	*ref = scope->principal;
+	tde_scope_free(scope);
+	return true;
+}
+
+void
+TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid)
+{
+	bool		follows_default;
+	TdeScope   *scope = read_effective(kind, dbOid, &follows_default);
+	TdePrincipalKey key;
+	int			rc;
+
+	if (scope == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 kind == TDE_SCOPE_SERVER ?
+				 errmsg("principal key is not set for the server") :
+				 kind == TDE_SCOPE_DEFAULT ?
+				 errmsg("default principal key is not set") :
+				 errmsg("principal key is not set for the database")));
+
+	(void) tde_principal_fetch(scope->principal.provider_id > 0 ?
+							   scope->dbOid : InvalidOid,
+							   &scope->principal, &key, ERROR);
+	rc = tde_scope_unwrap(scope, key.key, key.len);
+	tde_wipe(&key, sizeof(key));
+	if (rc != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("principal key \"%s\" from key provider \"%s\" is not the key in use",
+						scope->principal.key_name,
+						scope->principal.provider_name),
+				 errhint("Restore the principal key in the key provider before the server is restarted, or set another one now.")));
+	tde_scope_free(scope);
+}
+
+/* ---- deletion ---- */
+
+static void
+note_live_key(const RelFileLocator *locator, void *arg)
+{
+	if (tde_relation_has_file(locator))
+		*(bool *) arg = true;
+}
+
+static bool
+database_has_encrypted_relations(Oid dbOid)
+{
+	bool		found = false;
+
+	tde_list_key_files(dbOid, note_live_key, &found);
+	return found;
+}
+
+void
+TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
+{
+	TdePrincipalKey key;
+	TdeScope   *scope;
+	TdeScope   *defaults = NULL;
+
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	scope = read_for_change(kind, dbOid);
+	if (scope == NULL || scope->retired || scope->follows_default)
+	{
+		if (kind == TDE_SCOPE_DEFAULT)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("default principal key is not set")));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("principal key is not set for the database"),
+				 scope && scope->follows_default ?
+				 errdetail("The database uses the default principal key.") : 0));
+	}
+
+	if (kind == TDE_SCOPE_DEFAULT)
+	{
+		List	   *followers = read_followers();
+
+		foreach_ptr(TdeScope, follower, followers)
+		{
+			if (database_has_encrypted_relations(follower->dbOid))
+				ereport(ERROR,
+						(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+						 errmsg("cannot delete the default principal key"),
+						 errdetail("Database %u has encrypted relations and no principal key of its own.",
+								   follower->dbOid),
+						 errhint("Set a principal key for that database first.")));
+		}
+
+		/* Databases that have nothing encrypted lose their key too. */
+		foreach_ptr(TdeScope, follower, followers)
+		{
+			tde_scope_fill_keys(follower);
+			follower->change++;
+			follower->retired = true;
+			tde_scopes_log_and_store(&follower, 1);
+		}
+	}
+	else
+		defaults = read_default(&key);
+
+	if (defaults)
+	{
+		scope = next_version(scope, kind, dbOid, &defaults->principal, &key,
+							 true);
+		tde_wipe(&key, sizeof(key));
+	}
+	else
+	{
+		if (kind == TDE_SCOPE_DATABASE &&
+			database_has_encrypted_relations(dbOid))
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cannot delete the principal key of the database"),
+					 errdetail("The database has encrypted relations, and there is no default principal key to fall back to."),
+					 errhint("Drop the relations, or move them to an access method that does not encrypt, or set a default principal key.")));
+		tde_scope_fill_keys(scope);
+		scope->change++;
+		scope->retired = true;
+	}
+	tde_scopes_log_and_store(&scope, 1);
+	LWLockRelease(&tde_shared->store_lock);
+	tde_scope_free(scope);
+}

@@ -1,0 +1,377 @@
+/*-------------------------------------------------------------------------
+ *
+ * providers.c
+ *	  The lists of key providers: one global, one for each database that wants
+ *	  its own.
+ *
+ * A list is a small file that is replaced whole.  A provider is named by its
+ * id wherever a principal key is referred to, so its options may change.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/providers.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xloginsert.h"
+#include "access/xlog.h"
+#include "key_store.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "tde/xlog.h"
+#include "utils/injection_point.h"
+
+/*
+ * Decode a list, palloc'd; NULL with a reason if it is damaged.
+ */
+static TdeProviderList *
+parse_list(const uint8 *data, size_t len, const char **reason)
+{
+	TdeProviderList *list;
+	TdeProvider *providers;
+	int			n = tde_providers_count(data, len, reason);
+
+	if (n < 0)
+		return NULL;
+
+	/* room for one more, for TdeAddProvider */
+	list = palloc0(sizeof(TdeProviderList));
+	providers = palloc0(sizeof(TdeProvider) * (n + 1));
+	if (tde_providers_decode(data, len, list, providers, n, reason) != 0)
+		return NULL;
+	return list;
+}
+
+TdeProviderList *
+TdeGetProviders(Oid dbOid)
+{
+	char		path[MAXPGPATH];
+	const char *reason = NULL;
+	TdeProviderList *list;
+	uint8	   *data;
+	size_t		len;
+
+	tde_provider_path(dbOid, path);
+	data = tde_read_file(path, &len);
+	if (data == NULL)
+	{
+		list = palloc0(sizeof(TdeProviderList));
+		list->dbOid = dbOid;
+		list->providers = palloc0(sizeof(TdeProvider));
+		return list;
+	}
+	list = parse_list(data, len, &reason);
+	pfree(data);
+	if (list != NULL && list->dbOid != dbOid)
+	{
+		reason = gettext_noop("it belongs to another database");
+		list = NULL;
+	}
+	if (list == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("could not use the list of key providers in file \"%s\": %s",
+						path, _(reason)),
+				 errhint("Restore the file from a backup.")));
+	return list;
+}
+
+TdeProvider *
+tde_find_provider(TdeProviderList *list, const char *name)
+{
+	for (int i = 0; i < list->nproviders; i++)
+		if (strcmp(list->providers[i].name, name) == 0)
+			return &list->providers[i];
+	return NULL;
+}
+
+TdeProvider *
+tde_find_provider_by_id(TdeProviderList *list, int32 id)
+{
+	for (int i = 0; i < list->nproviders; i++)
+		if (list->providers[i].id == id)
+			return &list->providers[i];
+	return NULL;
+}
+
+/*
+ * Put a list in its file, in redo.
+ */
+void
+tde_providers_install(const TdeProviderList *list, const uint8 *data,
+					  size_t len)
+{
+	char		path[MAXPGPATH];
+
+	tde_make_directory(list->dbOid);
+	tde_provider_path(list->dbOid, path);
+	tde_write_temp_file(path, data, len, true);
+	tde_rename_temp_file(path, ERROR);
+}
+
+/*
+ * Log a changed list and replace its file; see tde_scopes_log_and_store().
+ * Caller holds store_lock exclusively.
+ */
+void
+tde_providers_log_and_store(TdeProviderList *list)
+{
+	char		path[MAXPGPATH];
+	uint8	   *data;
+	size_t		len;
+	XLogRecPtr	lsn;
+
+	Assert(LWLockHeldByMeInMode(&tde_shared->store_lock, LW_EXCLUSIVE));
+
+	list->change++;
+	data = palloc(tde_providers_encoded_size(list->nproviders));
+	len = tde_providers_encode(list, data);
+
+	tde_make_directory(list->dbOid);
+	tde_provider_path(list->dbOid, path);
+	tde_write_temp_file(path, data, len, true);
+
+	INJECTION_POINT("tde-providers-written", NULL);
+	INJECTION_POINT_LOAD("tde-providers-logged");
+
+	START_CRIT_SECTION();
+	Assert((MyProc->delayChkptFlags & DELAY_CHKPT_START) == 0);
+	MyProc->delayChkptFlags |= DELAY_CHKPT_START;
+	XLogBeginInsert();
+	XLogRegisterData(data, len);
+	lsn = XLogInsert(RM_TDE_ID, XLOG_TDE_PROVIDERS);
+	XLogFlush(lsn);
+	INJECTION_POINT_CACHED("tde-providers-logged", NULL);
+	tde_rename_temp_file(path, PANIC);
+	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
+	END_CRIT_SECTION();
+
+	pg_atomic_write_u32(&tde_shared->active, 1);
+	pfree(data);
+}
+
+/*
+ * Fill in a provider from what the user gave, and ask its type whether that
+ * makes sense.
+ */
+static void
+make_provider(TdeProvider *provider, const char *type, const char *name,
+			  const char *options)
+{
+	TdeKeyringError error;
+	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
+
+	memset(provider, 0, sizeof(*provider));
+	if (strlcpy(provider->type, type, sizeof(provider->type)) >=
+		sizeof(provider->type) || tde_keyring_type(type) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown key provider type \"%s\"", type)));
+	if (name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of a key provider must not be empty")));
+	if (strlcpy(provider->name, name, sizeof(provider->name)) >=
+		sizeof(provider->name))
+		ereport(ERROR,
+				(errcode(ERRCODE_NAME_TOO_LONG),
+				 errmsg("name of a key provider is too long"),
+				 errdetail("It can have at most %d bytes.",
+						   TDE_MAX_PROVIDER_NAME)));
+	if (strlcpy(provider->options, options, sizeof(provider->options)) >=
+		sizeof(provider->options))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("options of key provider \"%s\" are too long", name),
+				 errdetail("They can have at most %d bytes.",
+						   TDE_MAX_PROVIDER_OPTIONS)));
+
+	if (tde_keyring_check_options(provider, &error) != TDE_KEYRING_OK ||
+		tde_keyring_validate(provider, &call, &error) != TDE_KEYRING_OK)
+	{
+		CHECK_FOR_INTERRUPTS();
+		ereport(ERROR,
+				(errcode(error.status == TDE_KEYRING_BAD_OPTIONS ?
+						 ERRCODE_INVALID_PARAMETER_VALUE :
+						 ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+				 errmsg("could not use key provider \"%s\"", name),
+				 errdetail_internal("%s", error.message),
+				 error.hint[0] ? errhint("%s", error.hint) : 0));
+	}
+}
+
+int32
+TdeAddProvider(Oid dbOid, const char *type, const char *name,
+			   const char *options)
+{
+	TdeProvider provider;
+	TdeProviderList *list;
+
+	make_provider(&provider, type, name, options);
+
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	list = TdeGetProviders(dbOid);
+	if (tde_find_provider(list, name))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("key provider \"%s\" already exists", name)));
+	if (list->nproviders >= TDE_MAX_PROVIDERS || list->last_id == PG_INT32_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many key providers"),
+				 errdetail("There can be at most %d.", TDE_MAX_PROVIDERS)));
+	list->last_id++;
+	provider.id = OidIsValid(dbOid) ? list->last_id : -list->last_id;
+	list->providers[list->nproviders++] = provider;
+	tde_providers_log_and_store(list);
+	LWLockRelease(&tde_shared->store_lock);
+	return provider.id;
+}
+
+/* ---- what uses a provider ---- */
+
+/*
+ * Call back for each scope whose principal key is in a provider.
+ */
+static void
+for_each_user(Oid dbOid, const TdeProvider *provider,
+			  void (*callback) (TdeScope *, const TdeProvider *))
+{
+	char		reason[256];
+	TdeScope   *scope;
+	Oid			one = dbOid;
+	Oid		   *databases = &one;
+	int			n = 1;
+
+	if (!OidIsValid(dbOid))
+	{
+		static const TdeScopeKind kinds[] = {
+			TDE_SCOPE_SERVER, TDE_SCOPE_DEFAULT
+		};
+
+		for (int i = 0; i < lengthof(kinds); i++)
+		{
+			scope = tde_scope_read(kinds[i], InvalidOid,
+								   reason, sizeof(reason));
+			if (scope && scope->principal.provider_id == provider->id)
+				callback(scope, provider);
+		}
+		databases = tde_list_databases(&n);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		scope = tde_scope_read(TDE_SCOPE_DATABASE, databases[i],
+							   reason, sizeof(reason));
+		if (scope && scope->principal.provider_id == provider->id)
+			callback(scope, provider);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * A changed provider must return the very keys that are in use.
+ */
+static void
+check_user(TdeScope *scope, const TdeProvider *provider)
+{
+	TdePrincipalKey key;
+	TdeKeyringError error;
+	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
+	int			rc;
+
+	if (tde_keyring_fetch(provider, scope->principal.key_name, &call, &key,
+						  &error) != TDE_KEYRING_OK)
+	{
+		CHECK_FOR_INTERRUPTS();
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("key provider \"%s\" does not return principal key \"%s\", which is in use",
+						provider->name, scope->principal.key_name),
+				 errdetail_internal("%s", error.message),
+				 error.hint[0] ? errhint("%s", error.hint) : 0));
+	}
+	rc = tde_scope_unwrap(scope, key.key, key.len);
+	tde_wipe(&key, sizeof(key));
+	tde_wipe(scope->generations,
+			 sizeof(TdeScopeGeneration) * scope->ngenerations);
+	if (rc != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("key provider \"%s\" returns another principal key \"%s\" than the one in use",
+						provider->name, scope->principal.key_name),
+				 errhint("Copy the principal keys in use to the new place first.")));
+}
+
+static void
+refuse_user(TdeScope *scope, const TdeProvider *provider)
+{
+	const char *name = scope->principal.key_name;
+
+	if (scope->kind != TDE_SCOPE_DATABASE)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot delete key provider \"%s\"", provider->name),
+				 scope->kind == TDE_SCOPE_SERVER ?
+				 errdetail("Principal key \"%s\" is the server key.", name) :
+				 errdetail("Principal key \"%s\" is the default key.", name)));
+	ereport(ERROR,
+			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+			 errmsg("cannot delete key provider \"%s\"", provider->name),
+			 errdetail("Principal key \"%s\" protects the keys of database %u.",
+					   name, scope->dbOid)));
+}
+
+static TdeProvider *
+must_find(TdeProviderList *list, const char *name)
+{
+	TdeProvider *provider = tde_find_provider(list, name);
+
+	if (provider == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("key provider \"%s\" does not exist", name)));
+	return provider;
+}
+
+void
+TdeChangeProvider(Oid dbOid, const char *type, const char *name,
+				  const char *options)
+{
+	TdeProvider changed;
+	TdeProvider *provider;
+	TdeProviderList *list;
+
+	(void) must_find(TdeGetProviders(dbOid), name);
+	make_provider(&changed, type, name, options);
+
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	list = TdeGetProviders(dbOid);
+	provider = must_find(list, name);
+	changed.id = provider->id;
+	for_each_user(dbOid, &changed, check_user);
+	*provider = changed;
+	tde_providers_log_and_store(list);
+	LWLockRelease(&tde_shared->store_lock);
+}
+
+void
+TdeDeleteProvider(Oid dbOid, const char *name)
+{
+	TdeProviderList *list;
+	TdeProvider *provider;
+	int			i;
+
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	list = TdeGetProviders(dbOid);
+	provider = must_find(list, name);
+	for_each_user(dbOid, provider, refuse_user);
+
+	i = provider - list->providers;
+	memmove(provider, provider + 1,
+			sizeof(TdeProvider) * (list->nproviders - i - 1));
+	list->nproviders--;
+	tde_providers_log_and_store(list);
+	LWLockRelease(&tde_shared->store_lock);
+}

@@ -1,0 +1,172 @@
+/*-------------------------------------------------------------------------
+ *
+ * redo.c
+ *	  Replay of the key store's WAL records.
+ *
+ * Replay is idempotent, and old records may meet newer files (a base backup
+ * copies these whenever it comes to them): scopes and lists of providers carry
+ * a change number, and the higher one stays.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/redo.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog_internal.h"
+#include "key_store.h"
+#include "tde/xlog.h"
+#include "utils/memutils.h"
+
+static void
+damaged_record(XLogReaderState *record, const char *reason)
+{
+	ereport(PANIC,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("invalid WAL record of the key store at %X/%X: %s",
+					LSN_FORMAT_ARGS(record->ReadRecPtr), reason)));
+}
+
+static void
+redo_keys(XLogReaderState *record)
+{
+	xl_tde_keys *xlrec = (xl_tde_keys *) XLogRecGetData(record);
+	const uint8 *data = (const uint8 *) XLogRecGetData(record) + SizeOfTdeKeys;
+	const char *reason;
+
+	if (XLogRecGetDataLen(record) !=
+		SizeOfTdeKeys + (Size) xlrec->nkeys * TDE_KEY_RECORD_LEN)
+		damaged_record(record, "wrong length");
+
+	for (uint32 i = 0; i < xlrec->nkeys; i++, data += TDE_KEY_RECORD_LEN)
+	{
+		TdeKey		key;
+
+		if (tde_key_record_decode(data, TDE_KEY_RECORD_LEN, &key, &reason) != 0)
+			damaged_record(record, reason);
+		tde_make_directory(key.locator.dbOid);
+		tde_key_file_install(&key, data);
+	}
+}
+
+static void
+redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
+{
+	const char *why;
+	char		reason[256];
+	TdeScope   *scope = tde_scope_parse(data, len, &why);
+	TdeScope   *old;
+
+	if (scope == NULL)
+		damaged_record(record, why);
+
+	/* A damaged file is replaced. */
+	old = tde_scope_read(scope->kind, scope->dbOid, reason, sizeof(reason));
+	if (old != NULL && TdeIdEquals(&old->id, &scope->id) &&
+		old->change >= scope->change)
+	{
+		tde_scope_free(scope);
+		scope = old;
+		old = NULL;
+	}
+	else
+		tde_scope_install(scope);
+
+	if (tde_scope_make_resident(scope, scope->retired ? WARNING : FATAL))
+		tde_scope_publish(scope);
+	tde_scope_free(scope);
+	if (old)
+		tde_scope_free(old);
+}
+
+static void
+redo_scopes(XLogReaderState *record)
+{
+	xl_tde_scopes *xlrec = (xl_tde_scopes *) XLogRecGetData(record);
+	const uint8 *data = (const uint8 *) XLogRecGetData(record) + SizeOfTdeScopes;
+	Size		left = XLogRecGetDataLen(record) - SizeOfTdeScopes;
+
+	for (uint32 i = 0; i < xlrec->nscopes; i++)
+	{
+		uint32		len;
+
+		if (left < sizeof(len))
+			damaged_record(record, "wrong length");
+		memcpy(&len, data, sizeof(len));
+		data += sizeof(len);
+		left -= sizeof(len);
+		if (left < len)
+			damaged_record(record, "wrong length");
+		redo_scope(record, data, len);
+		data += len;
+		left -= len;
+	}
+}
+
+static void
+redo_providers(XLogReaderState *record)
+{
+	const uint8 *data = (const uint8 *) XLogRecGetData(record);
+	size_t		len = XLogRecGetDataLen(record);
+	const char *reason;
+	TdeProviderList list;
+	TdeProvider *providers;
+	int			n = tde_providers_count(data, len, &reason);
+
+	if (n < 0)
+		damaged_record(record, reason);
+	providers = palloc0(sizeof(TdeProvider) * Max(n, 1));
+	if (tde_providers_decode(data, len, &list, providers, n, &reason) != 0)
+		damaged_record(record, reason);
+
+	if (TdeGetProviders(list.dbOid)->change < list.change)
+		tde_providers_install(&list, data, len);
+}
+
+static void
+redo_database_drop(XLogReaderState *record)
+{
+	xl_tde_database_drop *xlrec;
+	RelFileLocator none = {0};
+
+	xlrec = (xl_tde_database_drop *) XLogRecGetData(record);
+	none.dbOid = xlrec->dbOid;
+	tde_queue_removal(&none, &xlrec->id, record->EndRecPtr);
+}
+
+void
+tde_redo(XLogReaderState *record)
+{
+	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
+	MemoryContext context;
+	MemoryContext oldcontext;
+
+	pg_atomic_write_u32(&tde_shared->active, 1);
+
+	context = AllocSetContextCreate(CurrentMemoryContext, "key store redo",
+									ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+
+	switch (info)
+	{
+		case XLOG_TDE_KEYS:
+			redo_keys(record);
+			break;
+		case XLOG_TDE_SCOPES:
+			redo_scopes(record);
+			break;
+		case XLOG_TDE_PROVIDERS:
+			redo_providers(record);
+			break;
+		case XLOG_TDE_DATABASE_DROP:
+			redo_database_drop(record);
+			break;
+		default:
+			elog(PANIC, "tde_redo: unknown op code %u", info);
+	}
+
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(context);
+}

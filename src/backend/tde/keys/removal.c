@@ -1,0 +1,261 @@
+/*-------------------------------------------------------------------------
+ *
+ * removal.c
+ *	  Removing keys that nothing can need any more.
+ *
+ * A key outlives every WAL record that may need it: replay makes a missing
+ * relation file anew, and without the key it would write it in clear.  So the
+ * drop of a relation only queues its key, with the LSN of the drop.  The
+ * checkpointer removes it when the control file names a redo pointer beyond
+ * that LSN and no base backup runs, and only if the file still holds the very
+ * key that was queued: file numbers come back.
+ *
+ * The queue is in shared memory and is lost at a shutdown.  Each start looks
+ * for keys without a relation and queues them again.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/removal.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "catalog/pg_tablespace_d.h"
+#include "common/relpath.h"
+#include "key_store.h"
+#include "storage/fd.h"
+#include "utils/injection_point.h"
+
+/*
+ * Where WAL is now: what is dropped now is dropped at or before this.
+ */
+XLogRecPtr
+tde_current_lsn(bool isRedo)
+{
+	return isRedo ? GetCurrentReplayRecPtr(NULL) : GetXLogInsertRecPtr();
+}
+
+void
+tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
+				  XLogRecPtr lsn)
+{
+	bool		overflow = false;
+
+	LWLockAcquire(&tde_removals->lock, LW_EXCLUSIVE);
+	if (tde_removals->n < TDE_MAX_REMOVALS)
+	{
+		TdeRemoval *removal = &tde_removals->entries[tde_removals->n++];
+
+		removal->locator = *locator;
+		removal->id = *id;
+		removal->lsn = lsn;
+	}
+	else if (!tde_removals->overflowed)
+	{
+		overflow = true;
+		tde_removals->overflowed = true;
+	}
+	LWLockRelease(&tde_removals->lock);
+
+	if (overflow)
+		ereport(LOG,
+				(errmsg("too many relations with encryption keys were dropped since the last checkpoint"),
+				 errdetail("The key files of some will be removed at a later start of the server.")));
+}
+
+/*
+ * Does a relation have a file that its key is for?
+ */
+bool
+tde_relation_has_file(const RelFileLocator *locator)
+{
+	struct stat st;
+	RelPathStr	path = relpathperm(*locator, MAIN_FORKNUM);
+
+	if (stat(path.str, &st) == 0)
+		return true;
+	path = relpathperm(*locator, INIT_FORKNUM);
+	return stat(path.str, &st) == 0;
+}
+
+static void
+remove_key(const TdeRemoval *removal)
+{
+	TdeCachePartition *part = tde_cache_partition(&removal->locator);
+	char		path[MAXPGPATH];
+	char		reason[256];
+	TdeKey		key;
+
+	tde_key_path(&removal->locator, path);
+
+	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
+	if (tde_key_file_read(&removal->locator, &key, false,
+						  reason, sizeof(reason)) == TDE_KEYFILE_OK &&
+		TdeIdEquals(&key.id, &removal->id) &&
+		!tde_relation_has_file(&removal->locator))
+	{
+		if (unlink(path) != 0 && errno != ENOENT)
+			ereport(LOG,
+					(errcode_for_file_access(),
+					 errmsg("could not remove file \"%s\": %m", path)));
+		tde_cache_change(part, &removal->locator, TDE_CACHE_EMPTY, NULL);
+	}
+	LWLockRelease(&part->lock);
+}
+
+/*
+ * Remove the directory of a dropped database, unless a new one has its OID.
+ */
+static void
+remove_database(const TdeRemoval *removal)
+{
+	Oid			dbOid = removal->locator.dbOid;
+	char		dir[MAXPGPATH];
+	char		reason[256];
+	TdeScope   *scope;
+
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	scope = tde_scope_read(TDE_SCOPE_DATABASE, dbOid, reason, sizeof(reason));
+	if (!tde_database_exists(dbOid) &&
+		(scope == NULL || TdeIdEquals(&scope->id, &removal->id)))
+	{
+		tde_scope_unpublish(TDE_SCOPE_DATABASE, dbOid);
+		tde_database_dir(dbOid, dir);
+		if (!rmtree(dir, true))
+			ereport(LOG,
+					(errmsg("some useless files may be left behind in directory \"%s\"",
+							dir)));
+		for (int i = 0; i < TDE_CACHE_PARTITIONS; i++)
+			pg_atomic_fetch_add_u64(&tde_shared->partitions[i].generation, 1);
+	}
+	LWLockRelease(&tde_shared->store_lock);
+	if (scope)
+		tde_scope_free(scope);
+}
+
+void
+TdeKeysRemoveObsolete(XLogRecPtr redo)
+{
+	TdeRemoval *due;
+	int			ndue = 0;
+	int			kept = 0;
+
+	if (!TdeIsActive() || tde_removals->n == 0 || TdeBackupIsRunning())
+		return;
+
+	INJECTION_POINT("tde-before-removal", NULL);
+
+	LWLockAcquire(&tde_removals->lock, LW_EXCLUSIVE);
+	due = palloc_extended(sizeof(TdeRemoval) * Max(tde_removals->n, 1),
+						  MCXT_ALLOC_NO_OOM);
+	for (int i = 0; due != NULL && i < tde_removals->n; i++)
+	{
+		TdeRemoval *removal = &tde_removals->entries[i];
+
+		if (removal->lsn < redo)
+			due[ndue++] = *removal;
+		else
+			tde_removals->entries[kept++] = *removal;
+	}
+	if (due != NULL)
+		tde_removals->n = kept;
+	LWLockRelease(&tde_removals->lock);
+	if (due == NULL)
+		return;
+
+	for (int i = 0; i < ndue; i++)
+	{
+		if (RelFileNumberIsValid(due[i].locator.relNumber))
+			remove_key(&due[i]);
+		else
+			remove_database(&due[i]);
+	}
+	pfree(due);
+}
+
+/* ---- what was lost at a shutdown ---- */
+
+static void
+sweep_key(const RelFileLocator *locator, void *arg)
+{
+	TdeKey		key;
+	char		reason[256];
+
+	if (!tde_relation_has_file(locator) &&
+		tde_key_file_read(locator, &key, false, reason, sizeof(reason)) ==
+		TDE_KEYFILE_OK)
+		tde_queue_removal(locator, &key.id, *(XLogRecPtr *) arg);
+}
+
+/*
+ * Does a database have files in any tablespace?
+ */
+bool
+tde_database_exists(Oid dbOid)
+{
+	char		path[MAXPGPATH];
+	struct stat st;
+	DIR		   *d;
+	struct dirent *de;
+	bool		found;
+
+	snprintf(path, sizeof(path), "base/%u", dbOid);
+	if (stat(path, &st) == 0)
+		return true;
+
+	found = false;
+	d = AllocateDir(PG_TBLSPC_DIR);
+	while ((de = ReadDir(d, PG_TBLSPC_DIR)) != NULL)
+	{
+		if (de->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "%s/%s/%s/%u", PG_TBLSPC_DIR,
+				 de->d_name, TABLESPACE_VERSION_DIRECTORY, dbOid);
+		if (stat(path, &st) == 0)
+		{
+			found = true;
+			break;
+		}
+	}
+	FreeDir(d);
+	return found;
+}
+
+/*
+ * Queue all keys whose relation, or whose database, has no file.
+ */
+void
+tde_sweep(XLogRecPtr lsn)
+{
+	int			ndatabases;
+	Oid		   *databases = tde_list_databases(&ndatabases);
+
+	for (int i = 0; i < ndatabases; i++)
+	{
+		char		reason[256];
+		RelFileLocator none = {.dbOid = databases[i]};
+		TdeScope   *scope;
+		TdeId		id = {0};
+
+		if (tde_database_exists(databases[i]))
+		{
+			tde_list_key_files(databases[i], sweep_key, &lsn);
+			continue;
+		}
+		scope = tde_scope_read(TDE_SCOPE_DATABASE, databases[i],
+							   reason, sizeof(reason));
+		if (scope)
+		{
+			id = scope->id;
+			tde_scope_free(scope);
+		}
+		tde_queue_removal(&none, &id, lsn);
+	}
+	pfree(databases);
+}

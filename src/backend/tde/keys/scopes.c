@@ -1,0 +1,570 @@
+/*-------------------------------------------------------------------------
+ *
+ * scopes.c
+ *	  Scope keys: the keys of a database, or of the server, that wrap internal
+ *	  keys and are themselves wrapped by a principal key.
+ *
+ * All generations of all scopes are unwrapped when the server starts, and
+ * each new one when it is made or replayed, so that using a relation never
+ * needs a provider.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/scopes.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "access/xloginsert.h"
+#include "common/hashfn.h"
+#include "key_store.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/proc.h"
+#include "tde/xlog.h"
+#include "utils/injection_point.h"
+
+/* ---- the tables in shared memory ---- */
+
+/*
+ * Find the slot of a scope, or, with "create", one for it.  Caller holds
+ * table_lock, exclusively to create.
+ */
+static TdeScopeSlot *
+scope_slot(TdeScopeKind kind, Oid dbOid, bool create)
+{
+	uint32		i = murmurhash32(dbOid ^ (uint32) kind << 28);
+
+	if (kind != TDE_SCOPE_DATABASE)
+		dbOid = InvalidOid;
+	for (int n = 0; n < TDE_MAX_SCOPES; n++, i++)
+	{
+		TdeScopeSlot *slot = &tde_shared->scopes[i % TDE_MAX_SCOPES];
+
+		if (!slot->used)
+		{
+			if (!create)
+				return NULL;
+			if (tde_shared->nscopes >= TDE_MAX_SCOPES * 3 / 4)
+				return NULL;
+			tde_shared->nscopes++;
+			slot->used = true;
+			slot->kind = kind;
+			slot->dbOid = dbOid;
+			return slot;
+		}
+		if (slot->kind == kind && slot->dbOid == dbOid)
+			return slot;
+	}
+	return NULL;
+}
+
+/*
+ * The place of a generation, or the free place for it.  Caller holds
+ * table_lock.
+ */
+static TdeGenerationSlot *
+generation_slot(const TdeId *id)
+{
+	uint32		i;
+
+	memcpy(&i, id->b, sizeof(i));	/* ids are random */
+	for (int n = 0; n < TDE_MAX_GENERATIONS; n++, i++)
+	{
+		TdeGenerationSlot *slot;
+
+		slot = &tde_shared->generations[i % TDE_MAX_GENERATIONS];
+		if (!pg_atomic_read_u32(&slot->valid) || TdeIdEquals(&slot->id, id))
+			return slot;
+	}
+	return NULL;
+}
+
+/*
+ * The key of a generation, if it is resident.
+ */
+bool
+tde_generation_key(const TdeId *id, uint8 *key)
+{
+	TdeGenerationSlot *slot;
+	bool		found;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
+	slot = generation_slot(id);
+	found = slot && pg_atomic_read_u32(&slot->valid);
+	if (found)
+		memcpy(key, slot->key, TDE_WRAP_KEY_LEN);
+	LWLockRelease(&tde_shared->table_lock);
+	return found;
+}
+
+/*
+ * Make a generation's key resident.
+ */
+void
+tde_generation_remember(const TdeId *id, const uint8 *key)
+{
+	TdeGenerationSlot *slot;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
+	slot = generation_slot(id);
+	if (slot && !pg_atomic_read_u32(&slot->valid) &&
+		tde_shared->ngenerations < TDE_MAX_GENERATIONS * 3 / 4)
+	{
+		slot->id = *id;
+		memcpy(slot->key, key, TDE_WRAP_KEY_LEN);
+		pg_write_barrier();
+		pg_atomic_write_u32(&slot->valid, 1);
+		tde_shared->ngenerations++;
+	}
+	else if (slot && pg_atomic_read_u32(&slot->valid))
+		 /* resident already */ ;
+	else
+		slot = NULL;
+	LWLockRelease(&tde_shared->table_lock);
+
+	if (slot == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many scope keys"),
+				 errdetail("The server keeps at most %d.",
+						   TDE_MAX_GENERATIONS * 3 / 4),
+				 errhint("Restart the server to let go of scope keys of dropped databases.")));
+}
+
+/*
+ * Tell the other processes about a scope as it is on disk now.
+ */
+void
+tde_scope_publish(const TdeScope *scope)
+{
+	TdeScopeSlot *slot;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
+	slot = scope_slot(scope->kind, scope->dbOid, true);
+	if (slot)
+	{
+		slot->present = true;
+		slot->retired = scope->retired;
+		slot->follows_default = scope->follows_default;
+		slot->id = scope->id;
+		slot->change = scope->change;
+		slot->current = scope->generations[scope->ngenerations - 1].id;
+	}
+	LWLockRelease(&tde_shared->table_lock);
+	if (slot == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many databases with encryption keys"),
+				 errdetail("The server can have at most %d.",
+						   TDE_MAX_SCOPES * 3 / 4)));
+	pg_atomic_write_u32(&tde_shared->active, 1);
+}
+
+void
+tde_scope_unpublish(TdeScopeKind kind, Oid dbOid)
+{
+	TdeScopeSlot *slot;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
+	slot = scope_slot(kind, dbOid, false);
+	if (slot)
+		slot->present = false;
+	LWLockRelease(&tde_shared->table_lock);
+}
+
+/*
+ * Has a database a scope with a generation for new keys?
+ */
+static bool
+find_current_generation(Oid dbOid, bool retired_too, TdeId *id)
+{
+	TdeScopeSlot *slot;
+	bool		found;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
+	slot = scope_slot(TDE_SCOPE_DATABASE, dbOid, false);
+	found = slot && slot->present && (retired_too || !slot->retired);
+	if (found)
+		*id = slot->current;
+	LWLockRelease(&tde_shared->table_lock);
+	return found;
+}
+
+bool
+tde_scope_is_present(Oid dbOid)
+{
+	TdeId		id;
+
+	return find_current_generation(dbOid, true, &id);
+}
+
+/*
+ * The scope key for keys made now in a database.  A database without one of
+ * its own gets one under the default principal key.
+ */
+void
+tde_current_generation(Oid dbOid, TdeId *id, uint8 *key)
+{
+	bool		in_recovery = RecoveryInProgress();
+
+	if (!in_recovery && !tde_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"pg_tde\" must be preloaded to create encrypted relations"),
+				 errhint("Add \"pg_tde\" to \"shared_preload_libraries\" and restart the server.")));
+
+	if (!find_current_generation(dbOid, in_recovery, id))
+	{
+		tde_scope_follow_default(dbOid);
+		if (!find_current_generation(dbOid, false, id))
+			elog(ERROR, "database %u has no scope key", dbOid);
+	}
+	if (!tde_generation_key(id, key))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("scope key of database %u is not available", dbOid),
+				 errhint("See the server log for what was wrong with it when the server started.")));
+}
+
+/* ---- scopes in memory ---- */
+
+void
+tde_scope_free(TdeScope *scope)
+{
+	tde_wipe(scope->generations,
+			 sizeof(TdeScopeGeneration) * scope->ngenerations);
+	pfree(scope->generations);
+	pfree(scope);
+}
+
+/*
+ * A new scope with its first generation, and no principal key yet.
+ */
+TdeScope *
+tde_scope_new(TdeScopeKind kind, Oid dbOid)
+{
+	TdeScope   *scope = palloc0(sizeof(TdeScope));
+
+	scope->kind = kind;
+	scope->dbOid = kind == TDE_SCOPE_DATABASE ? dbOid : InvalidOid;
+	if (tde_random(scope->id.b, TDE_ID_LEN) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not make a scope key: %s", tde_cipher_error())));
+	scope->generations = palloc0(sizeof(TdeScopeGeneration));
+	tde_scope_add_generation(scope);
+	return scope;
+}
+
+/*
+ * Begin a new generation: keys made from now on are under it.
+ */
+void
+tde_scope_add_generation(TdeScope *scope)
+{
+	TdeScopeGeneration *gen;
+
+	if (scope->ngenerations >= TDE_SCOPE_MAX_GENERATIONS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("principal key was rotated too often"),
+				 errdetail("A database can have at most %d generations of its scope key.",
+						   TDE_SCOPE_MAX_GENERATIONS)));
+	scope->generations = repalloc(scope->generations,
+								  sizeof(TdeScopeGeneration) *
+								  (scope->ngenerations + 1));
+	gen = &scope->generations[scope->ngenerations];
+	memset(gen, 0, sizeof(*gen));
+	gen->number = scope->ngenerations == 0 ? 1 : gen[-1].number + 1;
+	gen->created = tde_now();
+	if (tde_random(gen->id.b, TDE_ID_LEN) != 0 ||
+		tde_random(gen->key, TDE_WRAP_KEY_LEN) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not make a scope key: %s", tde_cipher_error())));
+	scope->ngenerations++;
+}
+
+/*
+ * Decode a scope; NULL with a reason if it is damaged.
+ */
+TdeScope *
+tde_scope_parse(const uint8 *data, size_t len, const char **reason)
+{
+	TdeScope   *scope;
+	TdeScopeGeneration *generations;
+	int			n = tde_scope_count(data, len, reason);
+
+	if (n < 0)
+		return NULL;
+	scope = palloc0(sizeof(TdeScope));
+	generations = palloc0(sizeof(TdeScopeGeneration) * Max(n, 1));
+	if (tde_scope_decode(data, len, scope, generations, n, reason) != 0)
+	{
+		pfree(generations);
+		pfree(scope);
+		return NULL;
+	}
+	return scope;
+}
+
+/*
+ * Read a scope from its file.  NULL if there is none (*reason is empty) or it
+ * cannot be used (*reason says why).
+ */
+TdeScope *
+tde_scope_read(TdeScopeKind kind, Oid dbOid, char *reason, size_t reason_size)
+{
+	char		path[MAXPGPATH];
+	const char *why = NULL;
+	TdeScope   *scope;
+	uint8	   *data;
+	size_t		len;
+
+	reason[0] = '\0';
+	tde_scope_path(kind, dbOid, path);
+	data = tde_read_file(path, &len);
+	if (data == NULL)
+		return NULL;
+	scope = tde_scope_parse(data, len, &why);
+	pfree(data);
+	if (scope == NULL)
+		strlcpy(reason, _(why), reason_size);
+	else if (scope->kind != kind ||
+			 (kind == TDE_SCOPE_DATABASE && scope->dbOid != dbOid))
+	{
+		snprintf(reason, reason_size,
+				 _("it belongs to another database (%u)"), scope->dbOid);
+		tde_scope_free(scope);
+		scope = NULL;
+	}
+	return scope;
+}
+
+/*
+ * Fill in the keys of a scope from those that are resident.
+ */
+void
+tde_scope_fill_keys(TdeScope *scope)
+{
+	for (int i = 0; i < scope->ngenerations; i++)
+	{
+		TdeScopeGeneration *gen = &scope->generations[i];
+
+		if (!tde_generation_key(&gen->id, gen->key))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("scope key %u of database %u is not available",
+							gen->number, scope->dbOid),
+					 errhint("See the server log for what was wrong with it when the server started.")));
+	}
+}
+
+/*
+ * Make sure that all keys of a scope are resident, asking the provider of its
+ * principal key if one is not.  Returns false after a report below ERROR.
+ */
+bool
+tde_scope_make_resident(TdeScope *scope, int elevel)
+{
+	TdePrincipalKey principal;
+	Oid			provider_db;
+	bool		ok = true;
+
+	for (int i = 0; ok && i < scope->ngenerations; i++)
+	{
+		uint8		key[TDE_WRAP_KEY_LEN];
+
+		ok = tde_generation_key(&scope->generations[i].id, key);
+		tde_wipe(key, sizeof(key));
+	}
+	if (ok)
+		return true;
+
+	provider_db = scope->principal.provider_id > 0 ? scope->dbOid : InvalidOid;
+	ok = tde_principal_get(provider_db, &scope->principal, &principal) &&
+		tde_scope_unwrap(scope, principal.key, principal.len) == 0;
+	if (!ok)
+	{
+		if (!tde_principal_fetch(provider_db, &scope->principal, &principal,
+								 elevel))
+			return false;
+		ok = tde_scope_unwrap(scope, principal.key, principal.len) == 0;
+		if (ok)
+			tde_principal_remember(provider_db, &scope->principal, &principal);
+	}
+	tde_wipe(&principal, sizeof(principal));
+	if (!ok)
+	{
+		char		path[MAXPGPATH];
+
+		tde_scope_path(scope->kind, scope->dbOid, path);
+		ereport(elevel,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("principal key \"%s\" from key provider \"%s\" is not the key that was in use",
+						scope->principal.key_name,
+						scope->principal.provider_name),
+				 errdetail("It does not open the scope keys in file \"%s\".",
+						   path),
+				 errhint("Restore the principal key in the key provider, or the file from a backup.")));
+		return false;
+	}
+
+	for (int i = 0; i < scope->ngenerations; i++)
+	{
+		TdeScopeGeneration *gen = &scope->generations[i];
+
+		tde_generation_remember(&gen->id, gen->key);
+		tde_wipe(gen->key, sizeof(gen->key));
+	}
+	return true;
+}
+
+/* ---- scopes on disk ---- */
+
+static uint8 *
+encode_scope(const TdeScope *scope, size_t *len)
+{
+	uint8	   *data = palloc(tde_scope_encoded_size(scope->ngenerations));
+
+	*len = tde_scope_encode(scope, data);
+	return data;
+}
+
+/*
+ * Put a scope that was logged before in its file.  For redo; the primary has
+ * tde_scopes_log_and_store().
+ */
+void
+tde_scope_install(const TdeScope *scope)
+{
+	char		path[MAXPGPATH];
+	size_t		len;
+	uint8	   *data = encode_scope(scope, &len);
+
+	tde_make_directory(scope->dbOid);
+	tde_scope_path(scope->kind, scope->dbOid, path);
+	tde_write_temp_file(path, data, len, true);
+	tde_rename_temp_file(path, ERROR);
+	pfree(data);
+}
+
+/*
+ * Log new versions of scopes in one record, replace their files and publish
+ * them.  The scopes are wrapped; their keys, in clear in the structs, become
+ * resident.  Caller holds store_lock exclusively.
+ *
+ * Whatever can fail is done before the record is written.  After that a
+ * failure is a PANIC: standbys have the new version then, and recovery gives
+ * it to this node too.
+ */
+void
+tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
+{
+	xl_tde_scopes xlrec = {.nscopes = nscopes};
+	char	  **paths = palloc(sizeof(char *) * nscopes);
+	StringInfoData body;
+	XLogRecPtr	lsn;
+
+	Assert(LWLockHeldByMeInMode(&tde_shared->store_lock, LW_EXCLUSIVE));
+
+	initStringInfo(&body);
+	for (int i = 0; i < nscopes; i++)
+	{
+		TdeScope   *scope = scopes[i];
+		size_t		len;
+		uint8	   *data = encode_scope(scope, &len);
+		uint32		len32 = (uint32) len;
+
+		for (int j = 0; j < scope->ngenerations; j++)
+			tde_generation_remember(&scope->generations[j].id,
+									scope->generations[j].key);
+
+		paths[i] = palloc(MAXPGPATH);
+		tde_make_directory(scope->dbOid);
+		tde_scope_path(scope->kind, scope->dbOid, paths[i]);
+		tde_write_temp_file(paths[i], data, len, true);
+
+		appendBinaryStringInfo(&body, &len32, sizeof(len32));
+		appendBinaryStringInfo(&body, data, len);
+		pfree(data);
+	}
+
+	INJECTION_POINT("tde-scopes-written", NULL);
+	INJECTION_POINT_LOAD("tde-scopes-logged");
+	INJECTION_POINT_LOAD("tde-scope-renamed");
+	XLogEnsureRecordSpace(0, 0);
+
+	START_CRIT_SECTION();
+	Assert((MyProc->delayChkptFlags & DELAY_CHKPT_START) == 0);
+	MyProc->delayChkptFlags |= DELAY_CHKPT_START;
+
+	XLogBeginInsert();
+	XLogRegisterData(&xlrec, SizeOfTdeScopes);
+	XLogRegisterData(body.data, body.len);
+	lsn = XLogInsert(RM_TDE_ID, XLOG_TDE_SCOPES);
+	XLogFlush(lsn);
+
+	INJECTION_POINT_CACHED("tde-scopes-logged", NULL);
+
+	for (int i = 0; i < nscopes; i++)
+	{
+		tde_rename_temp_file(paths[i], PANIC);
+		INJECTION_POINT_CACHED("tde-scope-renamed", NULL);
+	}
+
+	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
+	END_CRIT_SECTION();
+
+	INJECTION_POINT("tde-scopes-renamed", NULL);
+
+	for (int i = 0; i < nscopes; i++)
+	{
+		tde_scope_publish(scopes[i]);
+		pfree(paths[i]);
+	}
+	pfree(paths);
+	pfree(body.data);
+}
+
+/*
+ * The databases that have a directory in the key store; palloc'd.
+ */
+Oid *
+tde_list_databases(int *n)
+{
+	DIR		   *d;
+	struct dirent *de;
+	int			max = 64;
+	Oid		   *oids = palloc(sizeof(Oid) * max);
+
+	*n = 0;
+	d = AllocateDir(TDE_DIR);
+	if (d == NULL && errno == ENOENT)
+		return oids;
+	while ((de = ReadDir(d, TDE_DIR)) != NULL)
+	{
+		char	   *end;
+		unsigned long oid;
+
+		if (strspn(de->d_name, "0123456789") != strlen(de->d_name))
+			continue;
+		errno = 0;
+		oid = strtoul(de->d_name, &end, 10);
+		if (errno != 0 || *end != '\0' || oid == 0 || oid > PG_UINT32_MAX)
+			continue;
+		if (*n == max)
+		{
+			max *= 2;
+			oids = repalloc(oids, sizeof(Oid) * max);
+		}
+		oids[(*n)++] = (Oid) oid;
+	}
+	FreeDir(d);
+	return oids;
+}

@@ -1,0 +1,157 @@
+/*-------------------------------------------------------------------------
+ *
+ * startup.c
+ *	  What the key store does when the server starts.
+ *
+ * The startup process reads all scopes before it replays anything.  Where
+ * their keys are not resident (that is, not after a mere crash of a backend)
+ * it asks the key providers, once for each principal key.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/startup.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "common/controldata_utils.h"
+#include "key_store.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+static void
+load_scope(TdeScopeKind kind, Oid dbOid)
+{
+	char		reason[256];
+	TdeScope   *scope;
+
+	scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
+	if (scope == NULL)
+	{
+		char		path[MAXPGPATH];
+
+		if (reason[0] == '\0')
+			return;
+		tde_scope_path(kind, dbOid, path);
+		ereport(WARNING,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("could not use key file \"%s\": %s", path, reason),
+				 errdetail("Relations whose keys it protects cannot be used."),
+				 errhint("Restore the file from a backup.")));
+		return;
+	}
+
+	/* Where no principal key is set any more, it may be gone for good. */
+	if (tde_scope_make_resident(scope, scope->retired ? WARNING : FATAL))
+		tde_scope_publish(scope);
+	tde_scope_free(scope);
+}
+
+/*
+ * CBC keys need data checksums.  They are refused when they are made, but
+ * checksums can have been turned off since.
+ */
+static void
+refuse_cbc_key(const RelFileLocator *locator, void *arg)
+{
+	TdeKey		key;
+	char		reason[256];
+
+	if (tde_key_file_read(locator, &key, false, reason, sizeof(reason)) ==
+		TDE_KEYFILE_OK && TdeCipherIsCBC(key.cipher))
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("data checksums are disabled, but cipher \"%s\" needs them",
+						tde_cipher_name(key.cipher)),
+				 errdetail("Relation %u of database %u is encrypted with this cipher.",
+						   locator->relNumber, locator->dbOid),
+				 errhint("Enable data checksums with pg_checksums.")));
+}
+
+/*
+ * Remove what was being written when the server stopped.
+ */
+static void
+remove_temp_files(const char *dir)
+{
+	DIR		   *d = AllocateDir(dir);
+	struct dirent *de;
+
+	if (d == NULL && errno == ENOENT)
+		return;
+	while ((de = ReadDir(d, dir)) != NULL)
+	{
+		size_t		len = strlen(de->d_name);
+		char		path[MAXPGPATH * 2];
+
+		if (len <= strlen(TDE_TEMP_SUFFIX) ||
+			strcmp(de->d_name + len - strlen(TDE_TEMP_SUFFIX),
+				   TDE_TEMP_SUFFIX) != 0)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", dir, de->d_name);
+		if (unlink(path) != 0 && errno != ENOENT)
+			ereport(LOG,
+					(errcode_for_file_access(),
+					 errmsg("could not remove file \"%s\": %m", path)));
+	}
+	FreeDir(d);
+}
+
+void
+TdeKeysStartup(void)
+{
+	MemoryContext context;
+	MemoryContext oldcontext;
+	struct stat st;
+	Oid		   *databases;
+	int			ndatabases;
+	ControlFileData *control;
+	bool		crc_ok;
+
+	if (stat(TDE_DIR, &st) != 0)
+	{
+		if (errno == ENOENT)
+			return;
+		ereport(FATAL,
+				(errcode_for_file_access(),
+				 errmsg("could not stat directory \"%s\": %m", TDE_DIR)));
+	}
+
+	context = AllocSetContextCreate(CurrentMemoryContext,
+									"key store startup",
+									ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+
+	pg_atomic_write_u32(&tde_shared->active, 1);
+
+	remove_temp_files(TDE_GLOBAL_DIR);
+	load_scope(TDE_SCOPE_DEFAULT, InvalidOid);
+	load_scope(TDE_SCOPE_SERVER, InvalidOid);
+	databases = tde_list_databases(&ndatabases);
+	for (int i = 0; i < ndatabases; i++)
+	{
+		char		dir[MAXPGPATH];
+
+		tde_database_dir(databases[i], dir);
+		remove_temp_files(dir);
+		load_scope(TDE_SCOPE_DATABASE, databases[i]);
+		if (!DataChecksumsEnabled())
+			tde_list_key_files(databases[i], refuse_cbc_key, NULL);
+	}
+
+	/*
+	 * The keys of relations that are gone now are not needed any more once
+	 * replay cannot begin before the point that this node has reached.
+	 */
+	control = get_controlfile(DataDir, &crc_ok);
+	tde_sweep(control->minRecoveryPoint);
+
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(context);
+}
