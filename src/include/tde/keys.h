@@ -56,6 +56,9 @@ extern void TdeKeysStartup(void);
  */
 extern void TdeKeysRemoveObsolete(XLogRecPtr redo);
 
+/* In xlog.c, which alone can see it: is a base backup being taken? */
+extern bool TdeBackupIsRunning(void);
+
 /*
  * Shared flag: does this cluster hold, or has it ever held, an encrypted
  * relation, as far as this server knows?  False means that every relation is

@@ -19,6 +19,7 @@
 
 #include "common/hashfn.h"
 #include "key_store.h"
+#include "port/pg_bitutils.h"
 
 static inline uint32
 locator_hash(const RelFileLocator *locator)

@@ -31,6 +31,7 @@
 #include "common/file_perm.h"
 #include "key_store.h"
 #include "storage/fd.h"
+#include "utils/memutils.h"
 
 void
 tde_database_dir(Oid dbOid, char *path)

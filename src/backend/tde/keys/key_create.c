@@ -21,6 +21,7 @@
 #include "access/xloginsert.h"
 #include "key_store.h"
 #include "miscadmin.h"
+#include "storage/fd.h"
 #include "storage/proc.h"
 #include "tde/settings.h"
 #include "tde/xlog.h"
@@ -181,7 +182,8 @@ TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
 	tde_key_path(&rlocator->locator, path);
 	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, true);
 	tde_key_file_install(&key, NULL);
-	fsync_parent_directory(path);
+	tde_database_dir(rlocator->locator.dbOid, path);
+	fsync_fname(path, true);
 
 	relpath = relpathperm(rlocator->locator, MAIN_FORKNUM);
 	ereport(DEBUG1,

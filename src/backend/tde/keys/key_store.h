@@ -244,7 +244,4 @@ extern XLogRecPtr tde_current_lsn(bool isRedo);
 extern bool tde_database_exists(Oid dbOid);
 extern bool tde_relation_has_file(const RelFileLocator *locator);
 
-/* In xlog.c, which alone can see it: is a base backup being taken? */
-extern bool TdeBackupIsRunning(void);
-
 #endif							/* TDE_KEY_STORE_H */

@@ -20,6 +20,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "access/xlogutils.h"
 #include "key_store.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"

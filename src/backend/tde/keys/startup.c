@@ -111,8 +111,6 @@ TdeKeysStartup(void)
 	struct stat st;
 	Oid		   *databases;
 	int			ndatabases;
-	ControlFileData *control;
-	bool		crc_ok;
 
 	if (stat(TDE_DIR, &st) != 0)
 	{
@@ -147,10 +145,18 @@ TdeKeysStartup(void)
 
 	/*
 	 * The keys of relations that are gone now are not needed any more once
-	 * replay cannot begin before the point that this node has reached.
+	 * replay cannot begin before the point that this node has reached: after
+	 * a crash that is the end of recovery, before which nothing is removed.
+	 * In a new base backup that point is not known; a later start sweeps.
 	 */
-	control = get_controlfile(DataDir, &crc_ok);
-	tde_sweep(control->minRecoveryPoint);
+	if (stat(BACKUP_LABEL_FILE, &st) != 0)
+	{
+		ControlFileData *control;
+		bool		crc_ok;
+
+		control = get_controlfile(DataDir, &crc_ok);
+		tde_sweep(control->minRecoveryPoint);
+	}
 
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
