@@ -29,12 +29,13 @@
 #include "cipher_internal.h"
 #include "tde/cipher.h"
 
-static const struct
+typedef struct CipherInfo
 {
 	const char *name;
 	int			key_len;
-}			ciphers[] =
-{
+} CipherInfo;
+
+static const CipherInfo ciphers[] = {
 	[TDE_AES_128_XTS] = {"aes_128_xts", 32},
 	[TDE_AES_256_XTS] = {"aes_256_xts", 64},
 	[TDE_AES_128_CBC] = {"aes_128_cbc", 32},
@@ -44,8 +45,7 @@ static const struct
 StaticAssertDecl(lengthof(ciphers) == TDE_CIPHER_LAST + 1,
 				 "every cipher needs its name");
 
-static const char *const tde_evp_names[] =
-{
+static const char *const tde_evp_names[] = {
 	[TDE_EVP_AES_128_XTS] = "AES-128-XTS",
 	[TDE_EVP_AES_256_XTS] = "AES-256-XTS",
 	[TDE_EVP_AES_128_CBC] = "AES-128-CBC",
@@ -107,12 +107,16 @@ tde_evp_context(TdeEvp which, bool encrypt)
 {
 	const EVP_CIPHER *algorithm = tde_evp(which);
 	EVP_CIPHER_CTX *ctx;
+	bool		ok;
 
 	if (algorithm == NULL)
 		return NULL;
+	tde_secure_heap_begin();
 	ctx = EVP_CIPHER_CTX_new();
-	if (ctx == NULL ||
-		EVP_CipherInit_ex2(ctx, algorithm, NULL, NULL, encrypt, NULL) != 1)
+	ok = ctx != NULL &&
+		EVP_CipherInit_ex2(ctx, algorithm, NULL, NULL, encrypt, NULL) == 1;
+	tde_secure_heap_end();
+	if (!ok)
 	{
 		EVP_CIPHER_CTX_free(ctx);
 		tde_fail(gettext_noop("could not create an OpenSSL cipher context"));

@@ -40,6 +40,13 @@ extern const EVP_CIPHER *tde_evp(TdeEvp which);
 extern EVP_CIPHER_CTX *tde_evp_context(TdeEvp which, bool encrypt);
 
 /*
+ * Between these two, what OpenSSL allocates lies in secure memory
+ * (secure_heap.c).
+ */
+extern void tde_secure_heap_begin(void);
+extern void tde_secure_heap_end(void);
+
+/*
  * Note the reason of a failure, a constant string marked with gettext_noop,
  * and clear OpenSSL's own error queue, which nobody would look at.  Returns
  * -1, for the caller to return.

@@ -55,12 +55,13 @@ struct TdePageCipher
 	PageContexts contexts[TDE_CIPHER_LAST + 1];
 };
 
-static const struct
+typedef struct PageAlgorithms
 {
 	TdeEvp		body;
 	TdeEvp		ecb;
-}			algorithms[] =
-{
+} PageAlgorithms;
+
+static const PageAlgorithms algorithms[] = {
 	[TDE_AES_128_XTS] = {TDE_EVP_AES_128_XTS, TDE_EVP_AES_128_ECB},
 	[TDE_AES_256_XTS] = {TDE_EVP_AES_256_XTS, TDE_EVP_AES_256_ECB},
 	[TDE_AES_128_CBC] = {TDE_EVP_AES_128_CBC, TDE_EVP_AES_128_ECB},
@@ -70,8 +71,11 @@ static const struct
 TdePageCipher *
 tde_page_cipher_create(void)
 {
-	TdePageCipher *ctx = OPENSSL_zalloc(sizeof(TdePageCipher));
+	TdePageCipher *ctx;
 
+	tde_secure_heap_begin();
+	ctx = OPENSSL_zalloc(sizeof(TdePageCipher));
+	tde_secure_heap_end();
 	if (ctx == NULL)
 	{
 		tde_fail(gettext_noop("out of memory"));

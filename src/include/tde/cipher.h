@@ -117,6 +117,14 @@ extern void *tde_secure_alloc(size_t size, bool shared, bool *locked);
 extern void tde_secure_free(void *ptr, size_t size);
 
 /*
+ * Let OpenSSL keep what it knows of our keys in such memory, too.  To be
+ * called first thing in main(): returns false if OpenSSL has allocated
+ * something already, or someone else has replaced its allocator.  Cipher
+ * contexts are then in ordinary memory, and so in core dumps.
+ */
+extern bool tde_secure_heap_init(void);
+
+/*
  * Known-answer test of all primitives and constructions with a few vectors,
  * run once before the first key is used.  Returns NULL if all is well or the
  * name of the vector that failed.
