@@ -55,6 +55,15 @@ id_is_zero(const TdeId *id)
 	return TdeIdEquals(id, &zero);
 }
 
+/* XTS must not be given such a key, so nothing is (see tde_generate_key). */
+static bool
+halves_are_equal(const TdeKey *key)
+{
+	int			half = tde_cipher_key_len(key->cipher) / 2;
+
+	return CRYPTO_memcmp(key->key, key->key + half, half) == 0;
+}
+
 /* What is wrong with the values of a record; NULL if nothing is. */
 static const char *
 check_values(const TdeKey *key)
@@ -77,12 +86,15 @@ tde_key_record_encode(const TdeKey *key, const uint8 *scope_key, uint8 *buf)
 	TdeWriter	w = {buf};
 	uint8		plain[TDE_MAX_KEY_LEN] = {0};
 	uint8		aad[AAD_LEN];
+	const char *wrong = check_values(key);
 	int			result;
 
-	if (check_values(key) != NULL)
+	if (wrong == NULL && halves_are_equal(key))
+		wrong = gettext_noop("halves of the key are equal");
+	if (wrong != NULL)
 	{
 		memset(buf, 0, TDE_KEY_RECORD_LEN);
-		return tde_fail(check_values(key));
+		return tde_fail(wrong);
 	}
 
 	/* header */
@@ -171,7 +183,6 @@ tde_key_record_unwrap(const uint8 *buf, size_t len, const uint8 *scope_key,
 					  TdeKey *key, const char **reason)
 {
 	uint8		aad[AAD_LEN];
-	int			half;
 
 	if (tde_key_record_decode(buf, len, key, reason) < 0)
 		return -1;
@@ -183,8 +194,7 @@ tde_key_record_unwrap(const uint8 *buf, size_t len, const uint8 *scope_key,
 		*reason = gettext_noop("scope key does not authenticate the record");
 		return -1;
 	}
-	half = tde_cipher_key_len(key->cipher) / 2;
-	if (CRYPTO_memcmp(key->key, key->key + half, half) == 0)
+	if (halves_are_equal(key))
 	{
 		tde_wipe(key->key, sizeof(key->key));
 		*reason = gettext_noop("halves of the key are equal");

@@ -119,8 +119,8 @@ extern void tde_secure_free(void *ptr, size_t size);
 /*
  * Let OpenSSL keep what it knows of our keys in such memory, too.  To be
  * called first thing in main(): returns false if OpenSSL has allocated
- * something already, or someone else has replaced its allocator.  Cipher
- * contexts are then in ordinary memory, and so in core dumps.
+ * something already.  Cipher contexts are then in ordinary memory, and so in
+ * core dumps.
  */
 extern bool tde_secure_heap_init(void);
 
