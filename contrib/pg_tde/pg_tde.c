@@ -58,10 +58,15 @@ pg_tde_require_preload(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * Version of the extension, and of the server with the product's name and
+ * version, which come from the build.
+ */
 Datum
 pg_tde_version(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_TEXT_P(cstring_to_text("Coffer " PG_TDE_VERSION));
+	PG_RETURN_TEXT_P(cstring_to_text("pg_tde " PG_TDE_VERSION
+									 ", PostgreSQL " PG_VERSION));
 }
 
 /* ---- what SQL functions begin with ---- */
