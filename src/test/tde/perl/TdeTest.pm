@@ -35,7 +35,7 @@ use File::Find ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(tde_node tde_setup tde_keyring files_with slurp_bytes);
+our @EXPORT = qw(tde_node tde_setup tde_keyring tde_crash files_with slurp_bytes);
 
 =pod
 
@@ -97,6 +97,29 @@ sub tde_setup
 		SELECT pg_tde_set_default_key_using_global_key_provider('default', 'ring');
 	});
 	return;
+}
+
+=item tde_crash(node)
+
+Kills the postmaster with SIGKILL and waits until its children have noticed
+and are gone, so that the node can be started again.
+
+=cut
+
+sub tde_crash
+{
+	my ($node) = @_;
+	my @children = split /\n/,
+	  $node->safe_psql('postgres',
+		'SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()');
+
+	$node->kill9;
+	for my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return unless kill(0, @children);
+		select(undef, undef, undef, 0.1);
+	}
+	die 'children of a killed postmaster did not exit';
 }
 
 =item slurp_bytes(path)

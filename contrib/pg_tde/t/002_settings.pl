@@ -1,0 +1,186 @@
+# Copyright (c) 2026, the Coffer authors
+
+# The settings are the server's own: listed without a configuration, kept by
+# whoever manages one, and refused when they are misspelt.
+
+use strict;
+use warnings FATAL => 'all';
+use FindBin;
+use lib "$FindBin::RealBin/../../../src/test/tde/perl";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TdeTest;
+use Test::More;
+
+# What Patroni looks at: name, context, group, type, boot value, ...
+my ($config, $err) = run_command([ 'postgres', '--describe-config' ]);
+my %described = map { (split(/\t/, $_))[0] => [ split(/\t/, $_) ] }
+  split(/\n/, $config);
+is_deeply(
+	[ @{ $described{'pg_tde.cipher'} }[ 1, 3, 4 ] ],
+	[ 'superuser', 'ENUM', 'aes_128_xts' ],
+	'--describe-config lists pg_tde.cipher');
+is_deeply(
+	[ @{ $described{'lock_memory'} }[ 1, 3, 4 ] ],
+	[ 'postmaster', 'BOOLEAN', 'FALSE' ],
+	'--describe-config lists lock_memory');
+
+my $node = PostgreSQL::Test::Cluster->new('main');
+$node->init;
+my $data = $node->data_dir;
+
+sub setting
+{
+	my ($value) = run_command([ 'postgres', '-D', $data, '-C', @_ ]);
+	return $value;
+}
+is(setting('lock_memory'), 'off', 'postgres -C lock_memory');
+is(setting('pg_tde.cipher'), 'aes_128_xts', 'postgres -C pg_tde.cipher');
+is(setting('pg_tde.cipher', '-c', 'pg_tde.cipher=aes_256'),
+	'aes_256_xts', 'alias on the command line');
+
+# No library is preloaded
+$node->start;
+is( $node->safe_psql(
+		'postgres', q{
+		SELECT name, setting, vartype, context, enumvals FROM pg_settings
+		WHERE name = 'lock_memory' OR name LIKE 'pg\_tde%' ORDER BY name}),
+	"lock_memory|off|bool|postmaster|\n"
+	  . 'pg_tde.cipher|aes_128_xts|enum|superuser|'
+	  . '{aes_128_xts,aes_256_xts,aes_128_cbc,aes_256_cbc}',
+	'pg_settings');
+
+my ($ret, $stdout, $stderr) = $node->psql('postgres', 'SET pg_tde.cypher = aes_256_xts');
+like(
+	$stderr,
+	qr/invalid configuration parameter name "pg_tde.cypher"/,
+	'SET of an unknown name is refused');
+($ret, $stdout, $stderr) =
+  $node->psql('postgres', q{ALTER SYSTEM SET pg_tde.cypher = 'aes_256_xts'});
+like(
+	$stderr,
+	qr/invalid configuration parameter name "pg_tde.cypher"/,
+	'ALTER SYSTEM too');
+($ret, $stdout, $stderr) =
+  $node->psql('postgres', q{ALTER DATABASE postgres SET pg_tde.cypher = 'aes_256_xts'});
+like(
+	$stderr,
+	qr/invalid configuration parameter name "pg_tde.cypher"/,
+	'ALTER DATABASE too');
+($ret, $stdout, $stderr) = $node->psql('postgres', 'SET pg_tde.cipher = des');
+like(
+	$stderr,
+	qr/HINT:  Available values: aes_128_xts, aes_256_xts, aes_128_cbc, aes_256_cbc\./,
+	'unknown cipher');
+($ret, $stdout, $stderr) = $node->psql('postgres', 'SET lock_memory = on');
+like($stderr, qr/cannot be changed without restarting the server/,
+	'lock_memory needs a restart');
+
+# Who may set it, and whom it reaches
+$node->safe_psql('postgres',
+	'CREATE ROLE u LOGIN; ALTER DATABASE postgres SET pg_tde.cipher = aes_256_xts');
+is($node->safe_psql('postgres', 'SHOW pg_tde.cipher'),
+	'aes_256_xts', 'ALTER DATABASE SET');
+($ret, $stdout, $stderr) =
+  $node->psql('postgres', 'SET pg_tde.cipher = aes_128_xts',
+	extra_params => [ '-U', 'u' ]);
+like($stderr, qr/permission denied to set parameter "pg_tde.cipher"/,
+	'an ordinary user may not change the cipher');
+is( $node->safe_psql(
+		'postgres', q{
+		SET debug_parallel_query = on;
+		SET pg_tde.cipher = aes_256_cbc;
+		SELECT current_setting('pg_tde.cipher')}),
+	'aes_256_cbc',
+	'parallel workers see the value');
+like(
+	$node->safe_psql('postgres', 'SET pg_tde.cipher = aes_256_cbc; EXPLAIN (SETTINGS) SELECT 1'),
+	qr/Result/,
+	'EXPLAIN (SETTINGS)');
+
+$node->safe_psql('postgres', q{ALTER SYSTEM SET pg_tde.cipher = 'aes_128_cbc'});
+$node->safe_psql('postgres', q{ALTER DATABASE postgres RESET pg_tde.cipher});
+$node->reload;
+$node->poll_query_until('postgres',
+	q{SELECT current_setting('pg_tde.cipher') = 'aes_128_cbc'})
+  or die 'setting did not arrive';
+$node->safe_psql('postgres', 'ALTER SYSTEM SET lock_memory = on');
+$node->reload;
+$node->poll_query_until('postgres',
+	q{SELECT pending_restart FROM pg_settings WHERE name = 'lock_memory'})
+  or die 'setting did not arrive';
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET ALL');
+$node->stop;
+
+# A server that is asked for what it does not know does not start
+my $log = $node->logfile;
+$node->append_conf('postgresql.conf', 'pg_tde.wal_encrypted = on');
+is($node->start(fail_ok => 1), 0, 'no start with an unknown pg_tde setting');
+like(
+	slurp_file($log),
+	qr/invalid configuration parameter name "pg_tde.wal_encrypted"/,
+	'... and the log tells');
+$node->adjust_conf('postgresql.conf', 'pg_tde.wal_encrypted', undef);
+
+#
+# lock_memory
+#
+sub limited_start
+{
+	my ($limit) = @_;
+	return run_log([
+		'sh', '-c', 'ulimit -l "$1" && shift && exec "$@"', 'sh', $limit,
+		'pg_ctl', '--pgdata' => $data, '--log' => $log, '--wait', 'start' ]);
+}
+
+$node->append_conf('postgresql.conf', 'lock_memory = on');
+my $capable = -r '/proc/self/status'
+  && hex((slurp_file('/proc/self/status') =~ /^CapEff:\s*([0-9a-f]+)/m)[0]) & (1 << 14);
+SKIP:
+{
+	skip 'this user may lock memory without limit (CAP_IPC_LOCK)', 4 if $capable;
+
+	my $offset = -s $log;
+	ok(!limited_start(64), 'no start where memory may not be locked');
+	my $text = slurp_file($log, $offset);
+	like($text, qr/FATAL:  could not lock memory: Cannot allocate memory/,
+		'error');
+	like(
+		$text,
+		qr/DETAIL:  "lock_memory" is on, and a process may lock at most 64 kB\./,
+		'detail');
+	like($text, qr/HINT: .*ulimit -l unlimited.*LimitMEMLOCK=infinity/, 'hint');
+}
+
+SKIP:
+{
+	my $unlimited =
+	  $capable || (run_command([ 'sh', '-c', 'ulimit -H -l' ]))[0] eq 'unlimited';
+	skip 'the limit of locked memory (ulimit -H -l) is too low to try', 4
+	  unless $unlimited;
+
+	ok(limited_start('unlimited'), 'start with lock_memory');
+	$node->_update_pid(1);
+	$node->safe_psql('postgres', 'SELECT 1');
+
+	# Locked: most of what the process has (shared memory included)
+	my $share = sub {
+		my ($pid) = @_;
+		my $status = slurp_file("/proc/$pid/status");
+		my ($size) = $status =~ /^VmSize:\s*(\d+)/m;
+		my ($locked) = $status =~ /^VmLck:\s*(\d+)/m;
+		return $locked / $size;
+	};
+	my $postmaster = (split /\n/, slurp_file("$data/postmaster.pid"))[0];
+	cmp_ok($share->($postmaster), '>', 0.9, 'memory of the postmaster is locked');
+	my $checkpointer = $node->safe_psql('postgres',
+		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'});
+	cmp_ok($share->($checkpointer), '>', 0.9, '... of the checkpointer');
+	my $session = $node->background_psql('postgres');
+	cmp_ok($share->($session->query_safe('SELECT pg_backend_pid()')),
+		'>', 0.9, '... of a session');
+	$session->quit;
+	$node->stop;
+}
+
+done_testing();
