@@ -46,7 +46,8 @@ typedef enum TdeKeyringStatus
 typedef struct TdeKeyringError
 {
 	TdeKeyringStatus status;
-	char		message[512];	/* "could not open file ...: ...", what */
+	char		message[1536];	/* "could not open file ...: ...", what; room
+								 * for a path as long as options can hold */
 	char		hint[256];		/* what to do, or empty */
 } TdeKeyringError;
 
@@ -61,11 +62,28 @@ typedef struct TdeKeyringCall
 	int			timeout_ms;		/* for the whole call; 0: provider's default */
 } TdeKeyringCall;
 
+/*
+ * One option that a type takes.  A string option is given as a JSON string, a
+ * number option as a JSON number or as a string of digits.  One that is
+ * required may not be an empty string.
+ */
+typedef struct TdeKeyringOption
+{
+	const char *name;
+	bool		number;
+	bool		required;
+} TdeKeyringOption;
+
 typedef struct TdeKeyringType
 {
 	const char *name;			/* "file", "kmip", "vault-v2" */
 
-	/* Are the options complete and well-formed?  No I/O. */
+	const TdeKeyringOption *options;	/* all it takes; ends in a NULL name */
+
+	/*
+	 * Options are known to be those above, each once and of its kind, and the
+	 * required ones to be there; is there more to say?  No I/O.  May be NULL.
+	 */
 	TdeKeyringStatus (*check_options) (const TdeProvider *provider,
 									   TdeKeyringError *error);
 
@@ -74,7 +92,7 @@ typedef struct TdeKeyringType
 								  const TdeKeyringCall *call,
 								  TdeKeyringError *error);
 
-	/* Fetch a key by name. */
+	/* Fetch a key by name (1 to TDE_MAX_KEY_NAME bytes). */
 	TdeKeyringStatus (*fetch) (const TdeProvider *provider, const char *name,
 							   const TdeKeyringCall *call,
 							   TdePrincipalKey *key, TdeKeyringError *error);
@@ -89,7 +107,8 @@ typedef struct TdeKeyringType
 extern const TdeKeyringType *tde_keyring_type(const char *name);
 
 /*
- * Dispatch by provider->type.  A key is wiped on every failure.
+ * Dispatch by provider->type.  Each checks the options first, so that a type's
+ * functions need not.  A key is wiped on every failure.
  */
 extern TdeKeyringStatus tde_keyring_check_options(const TdeProvider *provider,
 												  TdeKeyringError *error);
@@ -113,6 +132,22 @@ extern TdeKeyringStatus tde_keyring_create(const TdeProvider *provider,
  */
 extern bool tde_keyring_option(const TdeProvider *provider, const char *name,
 							   char *buf, size_t size);
+
+/*
+ * The number option "name"; false if it is not there or is not an integer
+ * from min to max.
+ */
+extern bool tde_keyring_option_int(const TdeProvider *provider,
+								   const char *name, int min, int max,
+								   int *value);
+
+/*
+ * The directory that relative paths in options start from: the data
+ * directory.  Needed in programs only; a server's working directory is that
+ * already.  The string must stay valid.
+ */
+extern void tde_keyring_set_directory(const char *path);
+extern const char *tde_keyring_directory(void); /* NULL: working directory */
 
 /* For writers of providers. */
 extern TdeKeyringStatus tde_keyring_fail(TdeKeyringError *error,
