@@ -498,7 +498,6 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 	INJECTION_POINT("tde-scopes-written", NULL);
 	INJECTION_POINT_LOAD("tde-scopes-logged");
 	INJECTION_POINT_LOAD("tde-scope-renamed");
-	XLogEnsureRecordSpace(0, 0);
 
 	START_CRIT_SECTION();
 	Assert((MyProc->delayChkptFlags & DELAY_CHKPT_START) == 0);

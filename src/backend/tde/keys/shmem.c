@@ -27,6 +27,10 @@
 #include "tde/settings.h"
 #include "tde/storage.h"
 
+#ifdef EXEC_BACKEND
+#error "the key store's mapping is inherited by fork(), which EXEC_BACKEND does without"
+#endif
+
 TdeShared  *tde_shared = NULL;
 TdeRemovalQueue *tde_removals = NULL;
 pg_atomic_uint32 *tde_active_flag = NULL;
