@@ -15,8 +15,8 @@
 #include "storage/lwlock.h"
 #include "tde/keyring.h"
 #include "tde/keys.h"
+#include "tde/paths.h"
 
-#define TDE_DIR				"pg_tde"
 #define TDE_GLOBAL_DIR		"pg_tde/global"
 #define TDE_PROVIDER_FILE	"provider_config"
 #define TDE_DATABASE_FILE	"database_key.key"
