@@ -106,6 +106,9 @@ typedef struct TdeKeyringType
 /* Look a type up by name; NULL if there is none. */
 extern const TdeKeyringType *tde_keyring_type(const char *name);
 
+/* The names of all types, separated by commas; for messages. */
+extern const char *tde_keyring_type_names(void);
+
 /*
  * Dispatch by provider->type.  Each checks the options first, so that a type's
  * functions need not.  A key is wiped on every failure.

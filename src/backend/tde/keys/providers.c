@@ -168,7 +168,8 @@ make_provider(TdeProvider *provider, const char *type, const char *name,
 		sizeof(provider->type) || tde_keyring_type(type) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("unknown key provider type \"%s\"", type)));
+				 errmsg("unknown key provider type \"%s\"", type),
+				 errhint("Known types: %s.", tde_keyring_type_names())));
 	if (name[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

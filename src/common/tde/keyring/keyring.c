@@ -44,6 +44,21 @@ tde_keyring_type(const char *name)
 	return NULL;
 }
 
+const char *
+tde_keyring_type_names(void)
+{
+	static char names[lengthof(keyring_types) * (TDE_MAX_PROVIDER_TYPE + 2)];
+
+	names[0] = '\0';
+	for (int i = 0; i < lengthof(keyring_types); i++)
+	{
+		if (i > 0)
+			strlcat(names, ", ", sizeof(names));
+		strlcat(names, keyring_types[i]->name, sizeof(names));
+	}
+	return names;
+}
+
 void
 tde_keyring_set_directory(const char *path)
 {
