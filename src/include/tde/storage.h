@@ -1,9 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * storage.h
- *	  Encryption of relation files: the storage manager's functions that move
- *	  pages, the completion of asynchronous reads, and the decision which new
- *	  storage gets a key.
+ *	  The decision which new relation files are encrypted.
  *
  * See src/backend/tde/storage/README.md.
  *
@@ -17,36 +15,10 @@
 #define TDE_STORAGE_H
 
 #include "access/xlogreader.h"
-#include "storage/aio_types.h"
-#include "storage/block.h"
 #include "storage/relfilelocator.h"
 #include "storage/smgr.h"
 #include "tde/heap_am.h"
 #include "utils/rel.h"
-
-/* ---- page I/O: entries of smgr.c's dispatch table ---- */
-
-extern void tde_smgr_init(void);
-extern void tde_smgr_create(SMgrRelation reln, ForkNumber forknum, bool isRedo);
-extern void tde_smgr_unlink(RelFileLocatorBackend rlocator, ForkNumber forknum,
-							bool isRedo);
-extern void tde_smgr_extend(SMgrRelation reln, ForkNumber forknum,
-							BlockNumber blocknum, const void *buffer,
-							bool skipFsync);
-extern void tde_smgr_zeroextend(SMgrRelation reln, ForkNumber forknum,
-								BlockNumber blocknum, int nblocks,
-								bool skipFsync);
-extern void tde_smgr_readv(SMgrRelation reln, ForkNumber forknum,
-						   BlockNumber blocknum, void **buffers,
-						   BlockNumber nblocks);
-extern void tde_smgr_startreadv(PgAioHandle *ioh, SMgrRelation reln,
-								ForkNumber forknum, BlockNumber blocknum,
-								void **buffers, BlockNumber nblocks);
-extern void tde_smgr_writev(SMgrRelation reln, ForkNumber forknum,
-							BlockNumber blocknum, const void **buffers,
-							BlockNumber nblocks, bool skipFsync);
-
-/* ---- who gets encrypted (see heap_am.h for access methods) ---- */
 
 /*
  * Should storage made now for the relation be encrypted?  Tables, matviews
