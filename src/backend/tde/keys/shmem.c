@@ -25,7 +25,7 @@
 #include "key_store.h"
 #include "miscadmin.h"
 #include "tde/settings.h"
-#include "tde/storage.h"
+#include "tde/smgr.h"
 
 #ifdef EXEC_BACKEND
 #error "the key store's mapping is inherited by fork(), which EXEC_BACKEND does without"

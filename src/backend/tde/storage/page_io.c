@@ -22,6 +22,7 @@
 #include "storage/proc.h"
 #include "tde/page_io.h"
 #include "tde/smgr.h"
+#include "utils/memutils.h"
 
 /* Where pages are encrypted; a page of it is touched when first used. */
 static PGIOAlignedBlock encrypted_pages[TDE_WRITE_PAGES];
