@@ -128,6 +128,9 @@ tde_providers_log_and_store(TdeProviderList *list)
 	list->change++;
 	data = palloc(tde_providers_encoded_size(list->nproviders));
 	len = tde_providers_encode(list, data);
+	if (len == 0)
+		elog(ERROR, "could not encode the list of key providers: %s",
+			 tde_cipher_error());
 
 	tde_make_directory(list->dbOid);
 	tde_provider_path(list->dbOid, path);
@@ -218,13 +221,13 @@ TdeAddProvider(Oid dbOid, const char *type, const char *name,
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("key provider \"%s\" already exists", name)));
-	if (list->nproviders >= TDE_MAX_PROVIDERS || list->last_id == PG_INT32_MAX)
+	if (list->nproviders >= TDE_MAX_PROVIDERS || abs(list->last_id) == PG_INT32_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("too many key providers"),
 				 errdetail("There can be at most %d.", TDE_MAX_PROVIDERS)));
-	list->last_id++;
-	provider.id = OidIsValid(dbOid) ? list->last_id : -list->last_id;
+	list->last_id += OidIsValid(dbOid) ? 1 : -1;
+	provider.id = list->last_id;
 	list->providers[list->nproviders++] = provider;
 	tde_providers_log_and_store(list);
 	LWLockRelease(&tde_shared->store_lock);

@@ -433,6 +433,8 @@ encode_scope(const TdeScope *scope, size_t *len)
 	uint8	   *data = palloc(tde_scope_encoded_size(scope->ngenerations));
 
 	*len = tde_scope_encode(scope, data);
+	if (*len == 0)
+		elog(ERROR, "could not encode a scope: %s", tde_cipher_error());
 	return data;
 }
 
