@@ -237,7 +237,7 @@ TdeDatabaseDropped(Oid db)
 	struct stat st;
 	TdeScope   *scope;
 
-	if (!TdeIsActive())
+	if (!TdeIsActive() || IsBinaryUpgrade)
 		return;
 	tde_database_dir(db, dir);
 	if (stat(dir, &st) != 0)

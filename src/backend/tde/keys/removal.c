@@ -29,6 +29,7 @@
 #include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
 #include "key_store.h"
+#include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/injection_point.h"
 
@@ -46,6 +47,13 @@ tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
 				  XLogRecPtr lsn)
 {
 	bool		overflow = false;
+
+	/*
+	 * pg_upgrade makes and drops databases and relations of which it has
+	 * brought the keys already.
+	 */
+	if (IsBinaryUpgrade)
+		return;
 
 	LWLockAcquire(&tde_removals->lock, LW_EXCLUSIVE);
 	if (tde_removals->n < TDE_MAX_REMOVALS)
