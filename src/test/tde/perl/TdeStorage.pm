@@ -33,7 +33,7 @@ use Test::More;
 use TdeTest;
 
 our @EXPORT = qw(check_storage storage_state relation_files plain_and_marked
-  is_wanted_sql);
+  is_wanted_sql write_all);
 
 # Relations that have storage, with what they are and what they should be.
 # Other sessions' temporary relations are not ours to look at.
@@ -42,7 +42,7 @@ my $state_sql = q{
 		SELECT a.oid FROM pg_am a JOIN pg_proc p ON p.oid = a.amhandler
 		WHERE p.prosrc = 'pg_tdeam_handler'),
 	owned AS (
-		SELECT d.objid, t.relam FROM pg_depend d
+		SELECT d.objid, t.relam, t.relkind FROM pg_depend d
 		JOIN pg_class t ON t.oid = d.refobjid
 		WHERE d.classid = 'pg_class'::regclass
 		  AND d.refclassid = 'pg_class'::regclass
@@ -56,6 +56,10 @@ my $state_sql = q{
 		WHEN 'S' THEN EXISTS (
 			SELECT FROM owned JOIN enc ON enc.oid = owned.relam
 			WHERE owned.objid = c.oid)
+			-- partitioned, access method left open: may be either
+			OR EXISTS (SELECT FROM owned WHERE owned.objid = c.oid
+				AND owned.relkind = 'p' AND owned.relam = 0
+				AND pg_tde_is_encrypted(c.oid))
 		ELSE c.relam IN (SELECT oid FROM enc) END,
 		pg_relation_filepath(c.oid)
 	FROM pg_class c
@@ -105,7 +109,7 @@ sub relation_files
 	my $base = $node->data_dir . '/' . $path;
 
 	return
-	  grep { /^\Q$base\E(_(fsm|vm|init))?(\.\d+)?$/ }
+	  grep { /^\Q$base\E(_(fsm|vm|init))?(\.\d+)?$/ && -f $_ }
 	  (glob("$base $base.* ${base}_*"));
 }
 
@@ -137,10 +141,29 @@ sub plain_and_marked
 	return ($plain, $marked);
 }
 
+=item write_all(node)
+
+Write all of shared buffers, those of unlogged relations, which a checkpoint
+leaves alone, too; and forget them, so that what is read next is read from
+disk.  A standby has the extension that it takes from its primary.
+
+=cut
+
+sub write_all
+{
+	my ($node) = @_;
+	$node->safe_psql('postgres',
+		'CREATE EXTENSION IF NOT EXISTS pg_buffercache')
+	  if $node->safe_psql('postgres', 'SELECT pg_is_in_recovery()') eq 'f';
+	$node->safe_psql('postgres',
+		'SELECT FROM pg_buffercache_evict_all(); CHECKPOINT');
+	return;
+}
+
 =item check_storage(node, database, label, %options)
 
 Three tests: pg_tde_is_encrypted() is right about every relation of the
-database; after a checkpoint every page on disk is what it should be; and the
+database; when all is written every page on disk is what it should be; and the
 option "canary", a string, is in files of no encrypted relation, but in those
 of each of the plain relations in the option "control".
 
@@ -157,7 +180,7 @@ sub check_storage
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	$node->safe_psql($db, 'CHECKPOINT') unless $opt{no_checkpoint};
+	write_all($node) unless $opt{no_checkpoint};
 	my @state = storage_state(
 		defined $opt{state} ? $opt{state} : $node->safe_psql($db, $state_sql));
 
