@@ -6,6 +6,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use Digest::SHA qw(sha256_hex);
 use Fcntl qw(:mode :flock);
 use IPC::Run;
 use PostgreSQL::Test::Utils;
@@ -303,6 +304,51 @@ for my $case (
 		qr/^Restore/, 'something behind the end');
 }
 
+note 'files that are whole, but not as we would write them';
+
+{
+	my $hex = '00112233445566778899aabbccddeeff';
+	my $time = '2026-01-31T23:59:59Z';
+
+	# Write a keyring file of lines without CHECK; add the checksums.
+	my $write = sub {
+		my $path = "$dir/crafted";
+		my $content = "coffer keyring 1\n";
+		$content .= "$_ " . substr(sha256_hex($_), 0, 16) . "\n" for @_;
+		unlink $path;
+		append_to_file($path, $content . 'end ' . sha256_hex($content) . "\n");
+		chmod 0600, $path or die;
+		return options($path);
+	};
+	is((keyring($write->("key a $time $hex"), 'fetch', 'a'))[1], $hex,
+		'a good one');
+	is((keyring($write->("key %20%25%C3 $time $hex$hex"), 'fetch', " %\xc3"))[1],
+		$hex x 2, 'another');
+	is((keyring($write->(), 'fetch', 'a'))[0], 'NOT_FOUND', 'without keys');
+	is((keyring($write->(), 'create', 'a'))[0], 'OK', 'the first one');
+
+	for my $line (
+		"key %41 $time $hex", "key a%c3 $time $hex",
+		"key %2 $time $hex", "key %00 $time $hex",
+		"key a\xc3 $time $hex", "key  $time $hex",
+		"key a b $time $hex", "key a  $time $hex",
+		"key " . ('n' x 256) . " $time $hex", "Key a $time $hex",
+		"key a 2026-01-31 23:59:59Z $hex", "key a 2026-01-31T23:59:59 $hex",
+		"key a $time  $hex", "key a $time\t$hex",
+		"key a $time " . uc $hex, "key a $time " . substr($hex, 1),
+		"key a $time " . substr($hex, 2), "key a $time $hex$hex" . '00',
+		"key a $time $hex$hex" . '0', "key a $time ", "key a $time",
+		"key a", 'key ', '', "key a $time ${hex}xx", "key a $time $hex ")
+	{
+		my ($s, $m) = keyring($write->($line), 'fetch', 'a');
+		is($s, 'BAD_DATA', "\"$line\"");
+		like($m, qr/ is damaged: line 2: /, 'message');
+	}
+	fails([ $write->("key a $time $hex", "key a $time $hex"), 'fetch', 'a' ],
+		'BAD_DATA', qr/ is damaged: line 3: two keys have the same name$/,
+		qr/^Restore/, 'one name twice');
+}
+
 note 'symbolic links';
 
 mkdir "$dir/links" or die;
@@ -356,8 +402,7 @@ sub hold
 }
 # A writer who was killed: his file is in nobody's way.
 is((keyring('-c', $o, 'create', 'after'))[0], 'OK',
-	'a file without a lock is taken over')
-  or diag "without waiting";
+	'a file without a lock is taken over, without waiting');
 ok(!-e "$file.tmp", 'and gone');
 # His file is never written to: somebody else may have it open.
 {

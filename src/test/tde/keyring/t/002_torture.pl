@@ -38,8 +38,8 @@ sub torture
 	my $status = $? >> 8;
   SKIP:
 	{
-		# seccomp filters of containers and other architectures
-		skip "$command: ptrace does not work here", 2 if $status == 77;
+		# e.g. where a container does not allow ptrace
+		skip "$command: $out", 2 if $status == 77;
 		is($status, 0, "$command '$name'");
 		is($err, '', "$command '$name': no complaints");
 	}
