@@ -55,12 +55,15 @@ extern void TdeRedoCreateMissing(SMgrRelation reln, ForkNumber forknum);
  */
 extern bool TdeWriteEncrypts(SMgrRelation reln);
 
-#ifdef USE_INJECTION_POINTS
 /*
- * If set, called with each encrypted page before it is written, for tests
- * that damage pages.
+ * For tests that need damaged pages: while set, encrypted pages are written
+ * with a checksum that is wrong.
  */
-extern PGDLLIMPORT void (*tde_written_page_hook) (void *page);
+#ifdef USE_INJECTION_POINTS
+extern PGDLLIMPORT bool tde_write_bad_checksums;
+#define TdeWriteBadChecksums(bad) (tde_write_bad_checksums = (bad))
+#else
+#define TdeWriteBadChecksums(bad) ((void) (bad))
 #endif
 
 /* ---- completion of asynchronous reads ---- */

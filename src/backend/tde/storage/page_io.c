@@ -31,8 +31,7 @@ static PGIOAlignedBlock encrypted_pages[TDE_WRITE_PAGES];
 static const PGIOAlignedBlock zero_page;
 
 #ifdef USE_INJECTION_POINTS
-/* Lets a test damage what is about to be written. */
-void		(*tde_written_page_hook) (void *page) = NULL;
+bool		tde_write_bad_checksums = false;
 #endif
 
 /*
@@ -88,8 +87,8 @@ encrypt_page(const TdeRelationKey *key, SMgrRelation reln, ForkNumber forknum,
 		((PageHeader) dst)->pd_checksum = pg_checksum_page(dst, blocknum);
 
 #ifdef USE_INJECTION_POINTS
-	if (tde_written_page_hook)
-		tde_written_page_hook(dst);
+	if (tde_write_bad_checksums)
+		((PageHeader) dst)->pd_checksum++;
 #endif
 
 	return dst;
