@@ -88,5 +88,5 @@ run_suites() {
 # our_suites BUILDDIR: names of our own suites in a build
 our_suites() {
 	meson test -C "$1" --no-rebuild --list 2>/dev/null |
-		sed -n 's,^postgresql:\(\(pg_\)\{0,1\}tde[a-z0-9_]*\) / .*,\1,p' | sort -u
+		sed -nE 's%^postgresql:((pg_)?tde[a-z0-9_]*) / .*%\1%p' | sort -u
 }
