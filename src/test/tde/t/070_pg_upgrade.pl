@@ -20,6 +20,17 @@ chdir $PostgreSQL::Test::Utils::tmp_check or die "could not chdir: $!";
 my $content = q{
 	SELECT count(*), sum(length(x)), md5(string_agg(x, ',' ORDER BY id)) FROM t};
 
+# the command that upgrades one node into another
+sub pg_upgrade
+{
+	my ($old, $new, @options) = @_;
+	return [
+		'pg_upgrade', '--no-sync', '-s', $new->host, @options,
+		-d => $old->data_dir, -b => $old->config_data('--bindir'), -p => $old->port,
+		-D => $new->data_dir, -B => $new->config_data('--bindir'), -P => $new->port
+	];
+}
+
 # key file => content, of a database
 sub keys_of
 {
@@ -72,17 +83,7 @@ foreach my $mode ('--copy', '--link')
 
 	my $new = tde_node("new_$name");
 	command_ok(
-		[
-			'pg_upgrade', '--no-sync',
-			'--old-datadir' => $old->data_dir,
-			'--new-datadir' => $new->data_dir,
-			'--old-bindir' => $old->config_data('--bindir'),
-			'--new-bindir' => $new->config_data('--bindir'),
-			'--socketdir' => $new->host,
-			'--old-port' => $old->port,
-			'--new-port' => $new->port,
-			$mode
-		],
+		pg_upgrade($old, $new, $mode),
 		"$name: pg_upgrade");
 	$new->start;
 
@@ -125,16 +126,7 @@ tde_setup($new);
 $new->safe_psql('postgres', 'DROP EXTENSION pg_tde');
 $new->stop;
 command_checks_all(
-	[
-		'pg_upgrade', '--no-sync',
-		'--old-datadir' => $old->data_dir,
-		'--new-datadir' => $new->data_dir,
-		'--old-bindir' => $old->config_data('--bindir'),
-		'--new-bindir' => $new->config_data('--bindir'),
-		'--socketdir' => $new->host,
-		'--old-port' => $old->port,
-		'--new-port' => $new->port,
-	],
+	pg_upgrade($old, $new),
 	1,
 	[qr/Performing Upgrade/],
 	[qr/the new cluster has encryption keys of its own/],
