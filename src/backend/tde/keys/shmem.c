@@ -79,6 +79,8 @@ TdeShmemInit(void)
 {
 	int			tranche;
 
+	TdeLockMemory();
+
 	if (tde_shared == NULL)
 		make_mappings();
 
