@@ -204,6 +204,7 @@ extern bool tde_generation_key(const TdeId *id, uint8 *key);
 extern void tde_generation_remember(const TdeId *id, const uint8 *key);
 extern void tde_current_generation(Oid dbOid, TdeId *id, uint8 *key);
 extern bool tde_scope_is_present(Oid dbOid);
+extern bool tde_scope_is_over(const TdeScope *scope);
 extern TdeScope *tde_scope_read(TdeScopeKind kind, Oid dbOid,
 								char *reason, size_t reason_size);
 extern void tde_scope_fill_keys(TdeScope *scope);

@@ -243,6 +243,14 @@ next_version(TdeScope *scope, TdeScopeKind kind, Oid dbOid,
 {
 	if (scope == NULL)
 		scope = tde_scope_new(kind, dbOid);
+	else if (tde_scope_is_over(scope) &&
+			 !tde_scope_make_resident(scope, DEBUG1))
+	{
+		/* Nothing needs its old keys, and there is no way to have them. */
+		tde_scope_add_generation(scope);
+		scope->generations[0] = scope->generations[scope->ngenerations - 1];
+		scope->ngenerations = 1;
+	}
 	else
 	{
 		tde_scope_fill_keys(scope);
@@ -470,12 +478,48 @@ database_has_encrypted_relations(Oid dbOid)
 	return found;
 }
 
+/*
+ * A database whose encrypted relations would be left without a principal key
+ * if this one went; InvalidOid if there is none.
+ */
+static Oid
+database_in_need(TdeScopeKind kind, Oid dbOid)
+{
+	TdePrincipalRef ref;
+	bool		follows_default;
+
+	if (kind == TDE_SCOPE_DATABASE)
+	{
+		if (!TdeGetPrincipalInfo(TDE_SCOPE_DEFAULT, InvalidOid, &ref,
+								 &follows_default) &&
+			database_has_encrypted_relations(dbOid))
+			return dbOid;
+		return InvalidOid;
+	}
+
+	foreach_ptr(TdeScope, follower, read_followers())
+	{
+		if (database_has_encrypted_relations(follower->dbOid))
+			return follower->dbOid;
+	}
+	return InvalidOid;
+}
+
 void
 TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 {
 	TdePrincipalKey key;
 	TdeScope   *scope;
 	TdeScope   *defaults = NULL;
+	Oid			in_need;
+
+	/*
+	 * The file of a dropped relation stays until the next checkpoint, and
+	 * must not count (DROP TABLESPACE has the same problem).
+	 */
+	if (OidIsValid(database_in_need(kind, dbOid)))
+		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
+						  CHECKPOINT_WAIT);
 
 	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 	scope = read_for_change(kind, dbOid);
@@ -492,23 +536,20 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 				 errdetail("The database uses the default principal key.") : 0));
 	}
 
+	in_need = database_in_need(kind, dbOid);
+
 	if (kind == TDE_SCOPE_DEFAULT)
 	{
-		List	   *followers = read_followers();
-
-		foreach_ptr(TdeScope, follower, followers)
-		{
-			if (database_has_encrypted_relations(follower->dbOid))
-				ereport(ERROR,
-						(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-						 errmsg("cannot delete the default principal key"),
-						 errdetail("Database %u has encrypted relations and no principal key of its own.",
-								   follower->dbOid),
-						 errhint("Set a principal key for that database first.")));
-		}
+		if (OidIsValid(in_need))
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cannot delete the default principal key"),
+					 errdetail("Database %u has encrypted relations and no principal key of its own.",
+							   in_need),
+					 errhint("Set a principal key for that database first.")));
 
 		/* Databases that have nothing encrypted lose their key too. */
-		foreach_ptr(TdeScope, follower, followers)
+		foreach_ptr(TdeScope, follower, read_followers())
 		{
 			tde_scope_fill_keys(follower);
 			follower->change++;
@@ -527,8 +568,7 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 	}
 	else
 	{
-		if (kind == TDE_SCOPE_DATABASE &&
-			database_has_encrypted_relations(dbOid))
+		if (kind == TDE_SCOPE_DATABASE && OidIsValid(in_need))
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("cannot delete the principal key of the database"),

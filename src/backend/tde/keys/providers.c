@@ -237,14 +237,27 @@ TdeAddProvider(Oid dbOid, const char *type, const char *name,
 /* ---- what uses a provider ---- */
 
 /*
+ * Call back for a scope if its principal key is in the provider.
+ */
+static void
+check_scope(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider,
+			void (*callback) (TdeScope *, const TdeProvider *))
+{
+	char		reason[256];
+	TdeScope   *scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
+
+	if (scope && scope->principal.provider_id == provider->id &&
+		!tde_scope_is_over(scope))
+		callback(scope, provider);
+}
+
+/*
  * Call back for each scope whose principal key is in a provider.
  */
 static void
 for_each_user(Oid dbOid, const TdeProvider *provider,
 			  void (*callback) (TdeScope *, const TdeProvider *))
 {
-	char		reason[256];
-	TdeScope   *scope;
 	Oid			one = dbOid;
 	Oid		   *databases = &one;
 	int			n = 1;
@@ -256,20 +269,12 @@ for_each_user(Oid dbOid, const TdeProvider *provider,
 		};
 
 		for (int i = 0; i < lengthof(kinds); i++)
-		{
-			scope = tde_scope_read(kinds[i], InvalidOid,
-								   reason, sizeof(reason));
-			if (scope && scope->principal.provider_id == provider->id)
-				callback(scope, provider);
-		}
+			check_scope(kinds[i], InvalidOid, provider, callback);
 		databases = tde_list_databases(&n);
 	}
 	for (int i = 0; i < n; i++)
 	{
-		scope = tde_scope_read(TDE_SCOPE_DATABASE, databases[i],
-							   reason, sizeof(reason));
-		if (scope && scope->principal.provider_id == provider->id)
-			callback(scope, provider);
+		check_scope(TDE_SCOPE_DATABASE, databases[i], provider, callback);
 		CHECK_FOR_INTERRUPTS();
 	}
 }
@@ -320,6 +325,13 @@ refuse_user(TdeScope *scope, const TdeProvider *provider)
 				 scope->kind == TDE_SCOPE_SERVER ?
 				 errdetail("Principal key \"%s\" is the server key.", name) :
 				 errdetail("Principal key \"%s\" is the default key.", name)));
+	if (scope->retired)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot delete key provider \"%s\"", provider->name),
+				 errdetail("Principal key \"%s\" still protects the keys of relations that were dropped from database %u.",
+						   name, scope->dbOid),
+				 errhint("Try again after a checkpoint; base backups that run must have ended.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 			 errmsg("cannot delete key provider \"%s\"", provider->name),

@@ -166,7 +166,8 @@ TdeKeysRemoveObsolete(XLogRecPtr redo)
 	{
 		TdeRemoval *removal = &tde_removals->entries[i];
 
-		if (removal->lsn < redo)
+		/* what was dropped ends there, and replay begins behind it */
+		if (removal->lsn <= redo)
 			due[ndue++] = *removal;
 		else
 			tde_removals->entries[kept++] = *removal;

@@ -365,6 +365,27 @@ tde_scope_fill_keys(TdeScope *scope)
 	}
 }
 
+static void
+note_key_file(const RelFileLocator *locator, void *arg)
+{
+	*(bool *) arg = true;
+}
+
+/*
+ * Does nothing need the keys of this scope any more?  It has no principal key,
+ * and the last key under it is gone, which it is only when no WAL that is
+ * still to be replayed can ask for it.
+ */
+bool
+tde_scope_is_over(const TdeScope *scope)
+{
+	bool		found = false;
+
+	if (scope->retired && scope->kind == TDE_SCOPE_DATABASE)
+		tde_list_key_files(scope->dbOid, note_key_file, &found);
+	return scope->retired && !found;
+}
+
 /*
  * Make sure that all keys of a scope are resident, asking the provider of its
  * principal key if one is not.  Returns false after a report below ERROR.

@@ -48,7 +48,8 @@ load_scope(TdeScopeKind kind, Oid dbOid)
 	}
 
 	/* Where no principal key is set any more, it may be gone for good. */
-	if (tde_scope_make_resident(scope, scope->retired ? WARNING : FATAL))
+	if (!tde_scope_is_over(scope) &&
+		tde_scope_make_resident(scope, scope->retired ? WARNING : FATAL))
 		tde_scope_publish(scope);
 	tde_scope_free(scope);
 }
