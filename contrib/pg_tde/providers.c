@@ -42,8 +42,8 @@ put_provider(FunctionCallInfo fcinfo, Oid dbOid, bool change)
 	pg_tde_require_superuser(fcinfo);
 	pg_tde_require_primary(fcinfo);
 
-	type = pg_tde_text_arg(fcinfo, 0, "key provider type",
-						   TDE_MAX_PROVIDER_TYPE);
+	/* One that is too long is unknown, which says more. */
+	type = pg_tde_text_arg(fcinfo, 0, "key provider type", PG_INT32_MAX);
 	name = pg_tde_provider_name_arg(fcinfo, 1);
 	options = pg_tde_text_arg(fcinfo, 2, "key provider options",
 							  TDE_MAX_PROVIDER_OPTIONS);

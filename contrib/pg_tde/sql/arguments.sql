@@ -33,10 +33,11 @@ SELECT pg_tde_create_key_using_database_key_provider('', 'p');
 SELECT pg_tde_set_key_using_database_key_provider('k', '');
 
 -- limits are in bytes: 126 for a provider's name, ...
+SELECT convert_from('\xc3a9', getdatabaseencoding()) AS two \gset
 SELECT pg_tde_add_database_key_provider('file', repeat('x', 126), :'options');
 SELECT pg_tde_add_database_key_provider('file', repeat('x', 127), :'options');
-SELECT pg_tde_add_database_key_provider('file', repeat(U&'\00e9', 63), :'options');
-SELECT pg_tde_add_database_key_provider('file', repeat(U&'\00e9', 64), :'options');
+SELECT pg_tde_add_database_key_provider('file', repeat(:'two', 63), :'options');
+SELECT pg_tde_add_database_key_provider('file', repeat(:'two', 64), :'options');
 SELECT pg_tde_delete_database_key_provider(repeat('x', 127));
 SELECT id, octet_length(name) FROM pg_tde_list_all_database_key_providers();
 

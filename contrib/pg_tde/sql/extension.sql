@@ -22,12 +22,12 @@ DROP SCHEMA "Of TDE";
 -- an ordinary user may not
 CREATE ROLE regress_tde_user;
 GRANT ALL ON SCHEMA public TO regress_tde_user;
-GRANT ALL ON DATABASE contrib_regression TO regress_tde_user;
+GRANT ALL ON DATABASE :"DBNAME" TO regress_tde_user;
 SET ROLE regress_tde_user;
 CREATE EXTENSION pg_tde;
 RESET ROLE;
 REVOKE ALL ON SCHEMA public FROM regress_tde_user;
-REVOKE ALL ON DATABASE contrib_regression FROM regress_tde_user;
+REVOKE ALL ON DATABASE :"DBNAME" FROM regress_tde_user;
 DROP ROLE regress_tde_user;
 
 CREATE EXTENSION pg_tde;

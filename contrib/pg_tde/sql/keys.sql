@@ -24,7 +24,9 @@ SELECT pg_tde_create_key_using_database_key_provider('k1', 'dp');
 SELECT pg_tde_create_key_using_database_key_provider('k1', 'nosuch');
 SELECT pg_tde_create_key_using_global_key_provider('k1', 'dp');
 SELECT * FROM pg_tde_key_info();
+\set VERBOSITY terse
 SELECT pg_tde_set_key_using_database_key_provider('nosuch', 'dp');
+\set VERBOSITY default
 SELECT pg_tde_set_key_using_database_key_provider('k1', 'nosuch');
 SELECT pg_tde_set_key_using_database_key_provider('k1', 'dp');
 SELECT key_name, provider_name, provider_id > 0 AS of_database,
@@ -46,7 +48,10 @@ SELECT pg_tde_set_key_using_global_key_provider('k2', 'gp');
 SELECT key_name, provider_name FROM pg_tde_key_info();
 
 -- a provider that is in use stays
+-- (the detail has the OID of the database)
+\set VERBOSITY terse
 SELECT pg_tde_delete_global_key_provider('gp');
+\set VERBOSITY default
 SELECT pg_tde_delete_database_key_provider('dp');
 SELECT pg_tde_add_database_key_provider_file('dp', :'keyring');
 
@@ -63,7 +68,9 @@ SELECT key_name, provider_name FROM pg_tde_key_info();
 -- the default key, and with it the server's, which has none
 SELECT pg_tde_create_key_using_global_key_provider('def1', 'gp');
 SELECT pg_tde_create_key_using_global_key_provider('srv1', 'gp');
+\set VERBOSITY terse
 SELECT pg_tde_set_default_key_using_global_key_provider('nosuch', 'gp');
+\set VERBOSITY default
 SELECT pg_tde_set_default_key_using_global_key_provider('def1', 'gp');
 SELECT key_name, provider_name FROM pg_tde_default_key_info();
 SELECT key_name, provider_name FROM pg_tde_server_key_info();
@@ -81,7 +88,9 @@ SELECT pg_tde_delete_key();
 SELECT key_name, provider_name FROM pg_tde_key_info();
 SELECT count(*), sum(a) FROM t;
 SELECT pg_tde_verify_key();
+\set VERBOSITY terse
 SELECT pg_tde_delete_default_key();  -- in use by this database
+\set VERBOSITY default
 SELECT pg_tde_delete_key();          -- there is no key of its own
 
 -- rotation of the default key reaches the database

@@ -32,23 +32,23 @@ BEGIN
   END LOOP;
 END $$;
 SELECT pg_tde_add_database_key_provider_file('dp', :'keyring');
-SELECT pg_tde_add_global_key_provider_file('gp', :'keyring');
-SELECT pg_tde_create_key_using_global_key_provider('g', 'gp');
+SELECT pg_tde_add_global_key_provider_file('gp2', :'keyring');
+SELECT pg_tde_create_key_using_global_key_provider('g', 'gp2');
 
 SET ROLE regress_tde_user;
 -- these demand a superuser
 SELECT pg_tde_add_database_key_provider('file', 'p', '{"path":"/tmp/x"}');
 SELECT pg_tde_add_global_key_provider('file', 'p', '{"path":"/tmp/x"}');
 SELECT pg_tde_change_database_key_provider('file', 'dp', '{"path":"/tmp/x"}');
-SELECT pg_tde_change_global_key_provider('file', 'gp', '{"path":"/tmp/x"}');
+SELECT pg_tde_change_global_key_provider('file', 'gp2', '{"path":"/tmp/x"}');
 SELECT pg_tde_add_database_key_provider_file('p', '/tmp/x');
-SELECT pg_tde_change_global_key_provider_file('gp', '/tmp/x');
+SELECT pg_tde_change_global_key_provider_file('gp2', '/tmp/x');
 SELECT pg_tde_delete_database_key_provider('dp');
-SELECT pg_tde_delete_global_key_provider('gp');
-SELECT pg_tde_create_key_using_global_key_provider('k', 'gp');
-SELECT pg_tde_set_key_using_global_key_provider('g', 'gp');
-SELECT pg_tde_set_server_key_using_global_key_provider('g', 'gp');
-SELECT pg_tde_set_default_key_using_global_key_provider('g', 'gp');
+SELECT pg_tde_delete_global_key_provider('gp2');
+SELECT pg_tde_create_key_using_global_key_provider('k', 'gp2');
+SELECT pg_tde_set_key_using_global_key_provider('g', 'gp2');
+SELECT pg_tde_set_server_key_using_global_key_provider('g', 'gp2');
+SELECT pg_tde_set_default_key_using_global_key_provider('g', 'gp2');
 SELECT pg_tde_delete_default_key();
 -- a wrong argument tells him no more
 SELECT pg_tde_delete_global_key_provider('nosuch');
@@ -66,7 +66,7 @@ SELECT pg_tde_delete_key();
 RESET ROLE;
 
 SELECT pg_tde_delete_database_key_provider('dp');
-SELECT pg_tde_delete_global_key_provider('gp');
+SELECT pg_tde_delete_global_key_provider('gp2');
 
 -- whoever may use tables may use encrypted ones
 SELECT pg_tde_add_database_key_provider_file('dp', :'keyring');

@@ -22,21 +22,21 @@ CREATE SEQUENCE enc.s;
 CREATE TABLE enc.plain (a serial PRIMARY KEY, b text) USING heap;
 CREATE TYPE enc.c AS (a int);
 
-CREATE FUNCTION list(schema text) RETURNS TABLE (name text, kind "char", encrypted boolean)
+CREATE FUNCTION list(schema oid) RETURNS TABLE (name text, kind "char", encrypted boolean)
 LANGUAGE SQL BEGIN ATOMIC
   SELECT regexp_replace(c.relname, '[0-9]{4,}', 'OID'), c.relkind,
          pg_tde_is_encrypted(c.oid)
     FROM pg_class c
-   WHERE c.relnamespace = schema::regnamespace OR
+   WHERE c.relnamespace = list.schema OR
          c.oid IN (SELECT reltoastrelid FROM pg_class
-                    WHERE relnamespace = schema::regnamespace
+                    WHERE relnamespace = list.schema
                    UNION ALL
                    SELECT indexrelid FROM pg_index JOIN pg_class r ON indrelid = reltoastrelid
-                    WHERE relnamespace = schema::regnamespace)
-   ORDER BY 1 COLLATE "C", 2, 3;
+                    WHERE relnamespace = list.schema)
+   ORDER BY c.relname COLLATE "C";
 END;
-SELECT * FROM list('enc');
-SELECT * FROM list('pg_temp');
+SELECT * FROM list('enc'::regnamespace);
+SELECT * FROM list(pg_my_temp_schema());
 
 -- rewrites keep it, and each gets a new key
 INSERT INTO enc.t (b) SELECT repeat('x', g) FROM generate_series(1, 500) g;
@@ -45,18 +45,18 @@ CLUSTER enc.t USING t_pkey;
 REINDEX TABLE enc.t;
 REFRESH MATERIALIZED VIEW enc.m;
 TRUNCATE enc.u;
-SELECT bool_and(encrypted) FROM list('enc') WHERE name ~ '^(t|m|u)(_|$)';
+SELECT bool_and(encrypted) FROM list('enc'::regnamespace) WHERE name ~ '^(t|m|u)(_|$)';
 SELECT count(*), sum(length(b)) FROM enc.t;
 
 -- both ways
 ALTER TABLE enc.t SET ACCESS METHOD heap;
-SELECT * FROM list('enc') WHERE name ~ '^t(_|$)';
+SELECT * FROM list('enc'::regnamespace) WHERE name ~ '^t(_|$)';
 SELECT count(*), sum(length(b)) FROM enc.t;
 ALTER TABLE enc.t SET ACCESS METHOD tde_heap;
-SELECT * FROM list('enc') WHERE name ~ '^t(_|$)';
+SELECT * FROM list('enc'::regnamespace) WHERE name ~ '^t(_|$)';
 SELECT count(*), sum(length(b)) FROM enc.t;
 ALTER TABLE enc.u SET LOGGED;
-SELECT * FROM list('enc') WHERE name ~ '^u(_|$)';
+SELECT * FROM list('enc'::regnamespace) WHERE name ~ '^u(_|$)';
 
 -- sequences go with their owner
 ALTER SEQUENCE enc.s OWNED BY enc.t.a;
@@ -70,7 +70,7 @@ SELECT pg_tde_is_encrypted('enc.s');
 SET default_table_access_method = tde_heap;
 CREATE SCHEMA whole CREATE TABLE a (a serial, b text) CREATE TABLE b (a int PRIMARY KEY);
 CREATE TABLE whole.c AS SELECT 1 AS a;
-SELECT * FROM list('whole');
+SELECT * FROM list('whole'::regnamespace);
 RESET default_table_access_method;
 
 -- without event triggers too

@@ -120,6 +120,35 @@ fails_like('two', 'SELECT pg_tde_delete_key()',
 	'with encrypted relations and no default key, a key stays');
 is(rows('two'), $expected, 'rows are there');
 
+# A key that was deleted, and its provider too, are missed by nobody: neither
+# at the next start nor by the next key.  (Database two keeps its own.)
+$node->safe_psql(
+	'one', qq{
+	SELECT pg_tde_add_database_key_provider_file('brief', '$ring1.brief');
+	SELECT pg_tde_create_key_using_database_key_provider('b', 'brief');
+	SELECT pg_tde_set_key_using_database_key_provider('b', 'brief');
+	CREATE TABLE t (a int, b text) USING tde_heap;
+	DROP TABLE t;
+	SELECT pg_tde_delete_key();
+	SELECT pg_tde_delete_database_key_provider('brief');
+});
+$node->stop;
+unlink("$ring1.brief") or die "could not remove keyring: $!";
+my $offset = -s $node->logfile;
+$node->start;
+unlike(slurp_file($node->logfile, $offset), qr/WARNING|brief/,
+	'server starts without the keyring of a deleted key');
+$node->safe_psql(
+	'one', qq{
+	SELECT pg_tde_add_database_key_provider_file('p', '$ring1');
+	SELECT pg_tde_set_key_using_database_key_provider('k', 'p');
+	CREATE TABLE t (a int, b text) USING tde_heap;
+	INSERT INTO t SELECT g, 'x' FROM generate_series(1, 1000) g;
+});
+$node->stop('immediate');
+$node->start;
+is(rows('one'), $expected, 'rows under the next key');
+
 # A database made from one with keys
 for my $strategy ('wal_log', 'file_copy')
 {
