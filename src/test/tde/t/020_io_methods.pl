@@ -251,6 +251,23 @@ foreach my $method ('sync', 'worker', 'io_uring')
 				"$label: index scans");
 			$session->query_safe('RESET enable_seqscan');
 
+			# check_storage() below cannot see another session's tables
+			if ($kind eq 'temporary')
+			{
+				my ($plain, $marked) = (0, 0);
+				my $path =
+				  $session->query_safe("SELECT pg_relation_filepath('$name')");
+
+				foreach my $file (relation_files($node, $path))
+				{
+					my ($p, $m) = plain_and_marked(slurp_bytes($file));
+					$plain += $p;
+					$marked += $m;
+				}
+				is($plain, 0, "$label: no page on disk is in clear");
+				cmp_ok($marked, '>', 20, "$label: and some are encrypted");
+			}
+
 			test_short_reads($session, $name, $label) if $injection;
 			test_wrong_pages($session, $name, $label);
 		}
