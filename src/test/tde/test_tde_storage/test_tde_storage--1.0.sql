@@ -34,3 +34,8 @@ RETURNS void STRICT AS 'MODULE_PATHNAME' LANGUAGE C;
 -- default tablespace, and keep it open for good; ask for the keys too.
 CREATE FUNCTION pin_file_numbers(first oid, last oid)
 RETURNS void STRICT AS 'MODULE_PATHNAME' LANGUAGE C;
+
+-- Have the server hand out this OID next, and use it as file number if it is
+-- free.
+CREATE FUNCTION set_next_oid(next oid)
+RETURNS void STRICT AS 'MODULE_PATHNAME' LANGUAGE C;

@@ -15,12 +15,14 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "access/transam.h"
 #include "access/xlog.h"
 #include "common/relpath.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/checksum.h"
+#include "storage/lwlock.h"
 #include "storage/md.h"
 #include "storage/smgr.h"
 #include "tde/keys.h"
@@ -38,6 +40,7 @@ PG_FUNCTION_INFO_V1(checksum);
 PG_FUNCTION_INFO_V1(is_verified);
 PG_FUNCTION_INFO_V1(evict);
 PG_FUNCTION_INFO_V1(pin_file_numbers);
+PG_FUNCTION_INFO_V1(set_next_oid);
 
 /* The most that the storage manager takes in one call. */
 #define MAX_PAGES	PG_IOV_MAX
@@ -205,5 +208,16 @@ pin_file_numbers(PG_FUNCTION_ARGS)
 		if (TdeGetRelationKey(&smgr->smgr_rlocator) != NULL)
 			elog(ERROR, "file number %u is encrypted already", number);
 	}
+	PG_RETURN_VOID();
+}
+
+Datum
+set_next_oid(PG_FUNCTION_ARGS)
+{
+	/* oidCount 0 makes the next caller log a new range, as it should */
+	LWLockAcquire(OidGenLock, LW_EXCLUSIVE);
+	TransamVariables->nextOid = PG_GETARG_OID(0);
+	TransamVariables->oidCount = 0;
+	LWLockRelease(OidGenLock);
 	PG_RETURN_VOID();
 }
