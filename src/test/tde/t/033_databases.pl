@@ -16,7 +16,10 @@ use TdeTest;
 
 my $canary = 'CANARY-0123456789-abcdefgh';
 my $node = tde_node('main', allows_streaming => 1);
-$node->append_conf('postgresql.conf', 'allow_in_place_tablespaces = on');
+$node->append_conf('postgresql.conf', q{
+allow_in_place_tablespaces = on
+wal_keep_size = 1GB
+});
 $node->start;
 tde_setup($node);
 $node->safe_psql('postgres', qq{CREATE TABLESPACE ts$_ LOCATION ''})
@@ -56,6 +59,29 @@ sub check_db
 	$standby->safe_psql('postgres', 'CHECKPOINT');
 	check_storage($standby, $db, "$label, on the standby",
 		canary => $canary, control => ['plain']);
+	return;
+}
+
+# Each encrypted relation of a database has a key file, and no others are left.
+sub check_keys
+{
+	my ($server, $db, $label) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	# The first removes files, the second is later than what the first logs.
+	$node->safe_psql('postgres', 'CHECKPOINT') foreach 1 .. 2;
+	if ($server != $node)
+	{
+		$node->wait_for_catchup($server);
+		$server->safe_psql('postgres', 'CHECKPOINT');
+	}
+	my ($oid, $count) = split /\|/, $server->safe_psql($db, q{
+		SELECT d.oid, count(*) FROM pg_class c, pg_database d
+		WHERE datname = current_database() AND pg_tde_is_encrypted(c.oid)
+		GROUP BY 1});
+	my @keys = grep { /\d\.key$/ } glob($server->data_dir . "/pg_tde/$oid/*");
+	is(scalar @keys, $count, "$label: key files")
+	  or diag(join("\n", @keys));
 	return;
 }
 
@@ -119,8 +145,11 @@ my ($ret, $out, $err) =
 like($err, qr/could not open file.*zzz/, 'ALTER DATABASE fails half-way');
 unlink $stray or die;
 check_db('src', $moved, 'after the failed move');
+check_keys($node, 'src', 'after the failed move');
 db('postgres', 'ALTER DATABASE src SET TABLESPACE ts2');
 check_db('src', $moved, 'moved');
+check_keys($node, 'src', 'moved');
+check_keys($standby, 'src', 'moved, on the standby');
 db('src', qq{INSERT INTO enc (b) VALUES ('$canary');
 	INSERT INTO unlogged VALUES (2, '$canary')});
 $node->stop('immediate');
@@ -163,6 +192,45 @@ db('reborn', qq{CREATE TABLE t (b text) USING tde_heap;
 	INSERT INTO t VALUES ('$canary')});
 check_storage($node, 'reborn', 'and another one', canary => $canary);
 
+# That waits while a base backup may still need the old keys.
+my $session = $node->background_psql('postgres');
+$session->query_safe(q{SELECT pg_backup_start('old keys', true)});
+db('postgres', 'DROP DATABASE reborn');
+($ret, $out, $err) =
+  $node->psql('postgres', "CREATE DATABASE reborn TEMPLATE src OID $oid");
+like($err, qr/still in use by the encryption keys of a dropped database/,
+	'no new database with an OID whose keys a backup may need');
+$session->query('SELECT pg_backup_stop(false)');
+$session->quit;
+db('postgres', "CREATE DATABASE reborn TEMPLATE src OID $oid");
+check_db('reborn', $expected, 'nor longer than the backup');
+
+# A template with a provider and principal key of its own hands them on.
+my $ring = $node->basedir . '/ring_of_own';
+db('postgres', 'CREATE DATABASE own TEMPLATE template0');
+db('own', qq{CREATE EXTENSION pg_tde;
+	SELECT pg_tde_add_database_key_provider_file('own', '$ring');
+	SELECT pg_tde_create_key_using_database_key_provider('k', 'own');
+	SELECT pg_tde_set_key_using_database_key_provider('k', 'own');
+	CREATE TABLE t (b text) USING tde_heap;
+	INSERT INTO t VALUES ('$canary')});
+my $info = q{SELECT key_name, provider_name, name, options
+	FROM pg_tde_key_info(), pg_tde_list_all_database_key_providers()};
+foreach my $strategy ('wal_log', 'file_copy')
+{
+	db('postgres', "CREATE DATABASE own_$strategy TEMPLATE own
+		STRATEGY $strategy");
+	is(db("own_$strategy", $info), db('own', $info),
+		"STRATEGY $strategy hands on the principal key");
+	db("own_$strategy", "CREATE TABLE t2 USING tde_heap AS TABLE t");
+	check_storage($node, "own_$strategy",
+		"STRATEGY $strategy with its own principal key", canary => $canary);
+	check_keys($node, "own_$strategy", "STRATEGY $strategy");
+}
+db('postgres', 'DROP DATABASE own');
+is(db('own_wal_log', 'SELECT count(*) FROM t, t2'),
+	'1', 'the copy needs nothing of its template');
+
 # The template is plain, and the copy is made while it has no key
 db('postgres', 'CREATE DATABASE plain_copy TEMPLATE template0');
 is(db('plain_copy', q{SELECT count(*) > 0 FROM pg_class}),
@@ -170,7 +238,7 @@ is(db('plain_copy', q{SELECT count(*) > 0 FROM pg_class}),
 
 # Nothing is left of databases that are gone.
 my $copies = db('postgres', q{SELECT string_agg(datname, ',' ORDER BY 1)
-	FROM pg_database WHERE datname ~ 'copy_|again'});
+	FROM pg_database WHERE datname ~ 'copy_|again|own_|reborn'});
 db('postgres', "DROP DATABASE $_") foreach split /,/, $copies;
 db('postgres', 'CHECKPOINT') foreach 1 .. 2;
 my @known = split /\n/, db('postgres', 'SELECT oid FROM pg_database');
