@@ -205,3 +205,62 @@ fix_crc(uint8 *buf, size_t len)
 	for (int i = 0; i < 4; i++)
 		buf[len - 4 + i] = crc >> (8 * i);
 }
+
+void
+check_decoder(Checks *checks, const char *what, Decoder decode,
+			  const uint8 *file, size_t len)
+{
+	uint8		buf[MAX_VECTOR + 16];
+	const char *reason;
+	bool		bits = true;
+	bool		lengths = true;
+
+	for (size_t bit = 0; bit < len * 8; bit++)
+	{
+		memcpy(buf, file, len);
+		buf[bit / 8] ^= 1 << bit % 8;
+		reason = NULL;
+		bits = bits && !decode(buf, len, &reason) && reason != NULL;
+	}
+	check(checks, bits, "%s: each flipped bit is refused", what);
+
+	memset(buf, 0, sizeof(buf));
+	memcpy(buf, file, len);
+	for (size_t n = 0; n < len + 16; n++)
+	{
+		uint8	   *exact = palloc(n + 1);	/* so that a sanitizer sees */
+
+		memcpy(exact, buf, n);
+		reason = NULL;
+		lengths = lengths && (n == len ? decode(exact, n, &reason) :
+							  (!decode(exact, n, &reason) && reason != NULL));
+		pfree(exact);
+	}
+	check(checks, lengths, "%s: each other length is refused", what);
+
+	decode(buf, 0, &reason);
+	check(checks, strcmp(reason, "file is truncated") == 0,
+		  "%s: reason of an empty file", what);
+	decode(buf, len - 1, &reason);
+	check(checks, strcmp(reason, "file is truncated") == 0,
+		  "%s: reason of a truncated file", what);
+	decode(buf, len + 1, &reason);
+	check(checks, strcmp(reason, "file is longer than it says") == 0,
+		  "%s: reason of a file with more behind it", what);
+	buf[0] ^= 1;
+	decode(buf, len, &reason);
+	check(checks, strcmp(reason, "magic number is wrong") == 0,
+		  "%s: reason of a wrong magic number", what);
+	buf[0] ^= 1;
+	buf[4]++;
+	fix_crc(buf, len);
+	decode(buf, len, &reason);
+	check(checks, strcmp(reason, "format version is not supported") == 0,
+		  "%s: reason of another version", what);
+	buf[4]--;
+	fix_crc(buf, len);
+	buf[len - 5] ^= 1;
+	decode(buf, len, &reason);
+	check(checks, strcmp(reason, "checksum does not match") == 0,
+		  "%s: reason of damage", what);
+}

@@ -90,4 +90,17 @@ extern void fill_pattern(uint8 *buf, size_t len, uint32 seed);
 /* Make the checksum at the end of a record right again. */
 extern void fix_crc(uint8 *buf, size_t len);
 
+/* Longest file in the vectors. */
+#define MAX_VECTOR		8192
+
+/* A decoder of any of the formats, reduced to "is this acceptable?" */
+typedef bool (*Decoder) (const uint8 *buf, size_t len, const char **reason);
+
+/*
+ * What every decoder must do with every file: refuse each flipped bit (the
+ * checksum sees it) and each other length, and say why.
+ */
+extern void check_decoder(Checks *checks, const char *what, Decoder decode,
+						  const uint8 *file, size_t len);
+
 #endif							/* TDE_CHECKS_H */
