@@ -17,6 +17,9 @@ plan skip_all => 'needs injection points, which this build does without'
   if $ENV{enable_injection_points} ne 'yes';
 
 my $node = tde_node('main', allows_streaming => 1);
+# preloaded, so that waiting in a critical section has nothing to allocate
+$node->append_conf('postgresql.conf',
+	"shared_preload_libraries = 'pg_tde, injection_points'\n");
 $node->start;
 plan skip_all => 'needs the extension injection_points, which is not installed'
   unless $node->check_extension('injection_points');
