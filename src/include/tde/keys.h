@@ -62,7 +62,8 @@ extern bool TdeBackupIsRunning(void);
 /*
  * Shared flag: does this cluster hold, or has it ever held, an encrypted
  * relation, as far as this server knows?  False means that every relation is
- * plain and nothing needs to be looked up.
+ * plain and nothing needs to be looked up.  (While WAL is replayed it is never
+ * false: the directory pg_tde may be missing where it should not.)
  */
 extern PGDLLIMPORT pg_atomic_uint32 *tde_active_flag;
 
@@ -93,7 +94,8 @@ typedef struct TdeRelationKey
  * this process.
  *
  * Raises an error, which names the relation and the key file, if the file is
- * damaged or its scope key is not available.
+ * damaged, or missing although the relation's first page is encrypted, or its
+ * scope key is not available.
  *
  * Cheap when nothing changed: one read of a shared counter and one probe.
  * Takes a shared lock on a cache partition on a miss.
@@ -103,6 +105,9 @@ extern const TdeRelationKey *TdeGetRelationKey(const RelFileLocatorBackend *rloc
 /* The same, but NULL where that one raises.  For decisions, not for I/O. */
 extern bool TdeRelationHasKey(const RelFileLocatorBackend *rlocator);
 
+/* Would that one raise? */
+extern bool TdeRelationKeyIsLost(const RelFileLocatorBackend *rlocator);
+
 /* Path of a key file, relative to the data directory. */
 extern char *TdeKeyFilePath(const RelFileLocator *rlocator);	/* palloc'd */
 
@@ -110,8 +115,9 @@ extern char *TdeKeyFilePath(const RelFileLocator *rlocator);	/* palloc'd */
  * Expectations.  The relation cache tells, for each relation that it builds,
  * whether the catalogs say that it must be encrypted; where a file is
  * extended, in the same process, a missing key is then an error instead of
- * "plain".  (Reads need no expectation: an encrypted page bears its mark.
- * Nor do writes of blocks that exist: these were read or extended before.)
+ * "plain".  (Nothing else needs an expectation: where there is no key file,
+ * the first page of the data file is asked, and an encrypted page bears its
+ * mark.)
  */
 extern void TdeExpectEncrypted(const RelFileLocatorBackend *rlocator);
 extern void TdeExpectPlain(const RelFileLocatorBackend *rlocator);

@@ -19,9 +19,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "common/relpath.h"
 #include "key_store.h"
+#include "storage/bufpage.h"
 #include "storage/fd.h"
 #include "storage/sync.h"
+#include "tde/page.h"
 #include "tde/sync.h"
 
 void
@@ -103,6 +106,29 @@ TdeKeyFileExists(const RelFileLocator *rlocator)
 		return false;
 	tde_key_path(rlocator, path);
 	return access(path, F_OK) == 0;
+}
+
+/*
+ * Does the first page of a relation's file bear the mark of an encrypted page?
+ * Asked where there is no key file, before the relation is taken for plain: a
+ * page that is replayed or evicted is not read before it is written, so that
+ * nobody else would notice that a key is lost.
+ */
+bool
+tde_data_file_is_marked(const RelFileLocator *locator)
+{
+	PageHeaderData header;
+	ssize_t		n;
+	int			fd;
+
+	fd = BasicOpenFile(relpathperm(*locator, MAIN_FORKNUM).str,
+					   O_RDONLY | PG_BINARY);
+	if (fd < 0)
+		return false;
+	n = pg_pread(fd, &header, SizeOfPageHeaderData, 0);
+	close(fd);
+	return n == SizeOfPageHeaderData &&
+		header.pd_pagesize_version == (BLCKSZ | TDE_PAGE_LAYOUT_VERSION);
 }
 
 static void

@@ -96,9 +96,16 @@ typedef struct TdePrincipalSlot
 	TdePrincipalKey key;
 } TdePrincipalSlot;
 
+/*
+ * Why relations may be encrypted: there is a key store; or WAL is replayed
+ * without one, and it remains to be seen whether it got lost.
+ */
+#define TDE_ACTIVE				0x01
+#define TDE_ACTIVE_RECOVERY		0x02
+
 typedef struct TdeShared
 {
-	pg_atomic_uint32 active;
+	pg_atomic_uint32 active;	/* of these; 0: all relations are plain */
 
 	/*
 	 * store_lock serialises changes of providers and scopes and is held over
@@ -178,6 +185,7 @@ typedef enum TdeKeyFileStatus
 extern TdeKeyFileStatus tde_key_file_read(const RelFileLocator *locator,
 										  TdeKey *key, bool unwrap,
 										  char *reason, size_t reason_size);
+extern bool tde_data_file_is_marked(const RelFileLocator *locator);
 extern void tde_key_file_install(const TdeKey *key, const uint8 *record);
 extern void tde_key_file_forget(const RelFileLocator *locator);
 extern void tde_fill_relation_key(const TdeKey *key, TdeRelationKey *out);
@@ -204,6 +212,7 @@ extern bool tde_generation_key(const TdeId *id, uint8 *key);
 extern void tde_generation_remember(const TdeId *id, const uint8 *key);
 extern void tde_current_generation(Oid dbOid, TdeId *id, uint8 *key);
 extern bool tde_scope_is_present(Oid dbOid);
+extern bool tde_database_has_keys(Oid dbOid);
 extern bool tde_scope_is_over(const TdeScope *scope);
 extern TdeScope *tde_scope_read(TdeScopeKind kind, Oid dbOid,
 								char *reason, size_t reason_size);

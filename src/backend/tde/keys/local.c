@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "common/relpath.h"
 #include "key_store.h"
 #include "miscadmin.h"
@@ -105,6 +106,8 @@ report_bad_key(const RelFileLocator *locator, const char *reason)
 			 errmsg("could not get the encryption key of relation \"%s\"",
 					relpath.str),
 			 errdetail("Key file \"%s\": %s.", path, reason),
+			 RecoveryInProgress() ?
+			 errhint("Restore the key file from a backup.") :
 			 errhint("Restore the key file from a backup, or drop the relation.")));
 }
 
@@ -128,6 +131,11 @@ look_up(const RelFileLocator *locator, LocalEntry *entry,
 		status = tde_key_file_read(locator, &key, true, reason, reason_size);
 		if (status == TDE_KEYFILE_BAD)
 			return false;
+		if (status == TDE_KEYFILE_NONE && tde_data_file_is_marked(locator))
+		{
+			strlcpy(reason, _("the file does not exist"), reason_size);
+			return false;
+		}
 		if (status == TDE_KEYFILE_OK)
 		{
 			tde_fill_relation_key(&key, &entry->key);
@@ -217,6 +225,24 @@ TdeRelationHasKey(const RelFileLocatorBackend *rlocator)
 		!look_up(locator, entry, reason, sizeof(reason)))
 		return true;
 	return entry->state == TDE_CACHE_KEY;
+}
+
+bool
+TdeRelationKeyIsLost(const RelFileLocatorBackend *rlocator)
+{
+	const RelFileLocator *locator = &rlocator->locator;
+	LocalEntry *entry;
+	char		reason[256];
+
+	if (!TdeIsActive() || !OidIsValid(locator->dbOid) ||
+		RelFileLocatorBackendIsTemp(*rlocator))
+		return false;
+
+	if (local_entries == NULL)
+		local_table_init();
+	entry = find_local(locator);
+	return !local_is_current(entry, locator) &&
+		!look_up(locator, entry, reason, sizeof(reason));
 }
 
 bool
@@ -325,6 +351,15 @@ TdeExpectPlain(const RelFileLocatorBackend *rlocator)
 void
 TdeRaiseIfExpected(const RelFileLocatorBackend *rlocator)
 {
-	if (hash_search(expectations, rlocator, HASH_FIND, NULL) != NULL)
-		report_bad_key(&rlocator->locator, _("the file does not exist"));
+	TdeCachePartition *part = tde_cache_partition(&rlocator->locator);
+
+	if (hash_search(expectations, rlocator, HASH_FIND, NULL) == NULL)
+		return;
+
+	/* The cache says "plain".  Look again next time: the file may be back. */
+	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
+	tde_cache_change(part, &rlocator->locator, TDE_CACHE_EMPTY, NULL);
+	LWLockRelease(&part->lock);
+
+	report_bad_key(&rlocator->locator, _("the file does not exist"));
 }

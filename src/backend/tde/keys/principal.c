@@ -211,7 +211,9 @@ TdeCreatePrincipalKey(Oid provider_db, const char *provider_name,
 }
 
 /*
- * Read a scope for a change; errors if the file is damaged.
+ * Read a scope for a change; errors if the file is damaged, or lost: a new one
+ * in its place could not be put together with the old one any more when that
+ * is found again.
  */
 static TdeScope *
 read_for_change(TdeScopeKind kind, Oid dbOid)
@@ -221,6 +223,10 @@ read_for_change(TdeScopeKind kind, Oid dbOid)
 	TdeScope   *scope;
 
 	scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
+	if (scope == NULL && reason[0] == '\0' &&
+		kind == TDE_SCOPE_DATABASE && tde_database_has_keys(dbOid))
+		strlcpy(reason, _("the file does not exist, but there are keys that it protects"),
+				sizeof(reason));
 	if (scope == NULL && reason[0] != '\0')
 	{
 		tde_scope_path(kind, dbOid, path);

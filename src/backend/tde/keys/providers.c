@@ -151,7 +151,7 @@ tde_providers_log_and_store(TdeProviderList *list)
 	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
 	END_CRIT_SECTION();
 
-	pg_atomic_write_u32(&tde_shared->active, 1);
+	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
 	pfree(data);
 }
 

@@ -143,7 +143,7 @@ tde_redo(XLogReaderState *record)
 	MemoryContext context;
 	MemoryContext oldcontext;
 
-	pg_atomic_write_u32(&tde_shared->active, 1);
+	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "key store redo",
 									ALLOCSET_DEFAULT_SIZES);

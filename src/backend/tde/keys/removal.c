@@ -92,20 +92,54 @@ tde_relation_has_file(const RelFileLocator *locator)
 	return stat(path.str, &st) == 0;
 }
 
+/*
+ * Is there something in a key file that is no key record at all?  A whole
+ * record that belongs to another relation is not meant: it may be the only one
+ * of a relation that lives.
+ */
+static bool
+is_damaged(const RelFileLocator *locator)
+{
+	char		path[MAXPGPATH];
+	uint8		record[TDE_KEY_RECORD_LEN + 1];
+	const char *why;
+	TdeKey		key;
+	int			len;
+
+	tde_key_path(locator, path);
+	len = tde_read_small_file(path, record, sizeof(record));
+	return len >= 0 && tde_key_record_decode(record, len, &key, &why) != 0;
+}
+
+/* Stands for the id of a key whose file is damaged; real ones are random. */
+static const TdeId damaged_id = {0};
+
+/*
+ * Does the file still hold what is to be removed?
+ */
+static bool
+holds_key(const RelFileLocator *locator, const TdeId *id)
+{
+	char		reason[256];
+	TdeKey		key;
+
+	if (TdeIdEquals(id, &damaged_id))
+		return is_damaged(locator);
+	return tde_key_file_read(locator, &key, false,
+							 reason, sizeof(reason)) == TDE_KEYFILE_OK &&
+		TdeIdEquals(&key.id, id);
+}
+
 static void
 remove_key(const TdeRemoval *removal)
 {
 	TdeCachePartition *part = tde_cache_partition(&removal->locator);
 	char		path[MAXPGPATH];
-	char		reason[256];
-	TdeKey		key;
 
 	tde_key_path(&removal->locator, path);
 
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
-	if (tde_key_file_read(&removal->locator, &key, false,
-						  reason, sizeof(reason)) == TDE_KEYFILE_OK &&
-		TdeIdEquals(&key.id, &removal->id) &&
+	if (holds_key(&removal->locator, &removal->id) &&
 		!tde_relation_has_file(&removal->locator))
 	{
 		if (unlink(path) != 0 && errno != ENOENT)
@@ -154,6 +188,10 @@ TdeKeysRemoveObsolete(XLogRecPtr redo)
 	int			ndue = 0;
 	int			kept = 0;
 
+	/* Replay has found no encrypted relation. */
+	if (!RecoveryInProgress())
+		pg_atomic_fetch_and_u32(&tde_shared->active, ~TDE_ACTIVE_RECOVERY);
+
 	if (!TdeIsActive() || tde_removals->n == 0 || TdeBackupIsRunning())
 		return;
 
@@ -196,10 +234,13 @@ sweep_key(const RelFileLocator *locator, void *arg)
 	TdeKey		key;
 	char		reason[256];
 
-	if (!tde_relation_has_file(locator) &&
-		tde_key_file_read(locator, &key, false, reason, sizeof(reason)) ==
+	if (tde_relation_has_file(locator))
+		return;
+	if (tde_key_file_read(locator, &key, false, reason, sizeof(reason)) ==
 		TDE_KEYFILE_OK)
 		tde_queue_removal(locator, &key.id, *(XLogRecPtr *) arg);
+	else if (is_damaged(locator))
+		tde_queue_removal(locator, &damaged_id, *(XLogRecPtr *) arg);
 }
 
 /*

@@ -162,7 +162,7 @@ tde_scope_publish(const TdeScope *scope)
 				 errmsg("too many databases with encryption keys"),
 				 errdetail("The server can have at most %d.",
 						   TDE_MAX_SCOPES * 3 / 4)));
-	pg_atomic_write_u32(&tde_shared->active, 1);
+	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
 }
 
 void
@@ -372,6 +372,18 @@ note_key_file(const RelFileLocator *locator, void *arg)
 }
 
 /*
+ * Are there keys of relations of a database, which its scope protects?
+ */
+bool
+tde_database_has_keys(Oid dbOid)
+{
+	bool		found = false;
+
+	tde_list_key_files(dbOid, note_key_file, &found);
+	return found;
+}
+
+/*
  * Does nothing need the keys of this scope any more?  It has no principal key,
  * and the last key under it is gone, which it is only when no WAL that is
  * still to be replayed can ask for it.
@@ -379,11 +391,9 @@ note_key_file(const RelFileLocator *locator, void *arg)
 bool
 tde_scope_is_over(const TdeScope *scope)
 {
-	bool		found = false;
-
-	if (scope->retired && scope->kind == TDE_SCOPE_DATABASE)
-		tde_list_key_files(scope->dbOid, note_key_file, &found);
-	return scope->retired && !found;
+	return scope->retired &&
+		!(scope->kind == TDE_SCOPE_DATABASE &&
+		  tde_database_has_keys(scope->dbOid));
 }
 
 /*

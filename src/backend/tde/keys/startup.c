@@ -104,6 +104,21 @@ remove_temp_files(const char *dir)
 	FreeDir(d);
 }
 
+/*
+ * Will WAL be replayed?
+ */
+static bool
+will_recover(void)
+{
+	struct stat st;
+	bool		crc_ok;
+
+	return get_controlfile(DataDir, &crc_ok)->state != DB_SHUTDOWNED ||
+		stat(BACKUP_LABEL_FILE, &st) == 0 ||
+		stat(RECOVERY_SIGNAL_FILE, &st) == 0 ||
+		stat(STANDBY_SIGNAL_FILE, &st) == 0;
+}
+
 void
 TdeKeysStartup(void)
 {
@@ -116,7 +131,12 @@ TdeKeysStartup(void)
 	if (stat(TDE_DIR, &st) != 0)
 	{
 		if (errno == ENOENT)
+		{
+			if (will_recover())
+				pg_atomic_fetch_or_u32(&tde_shared->active,
+									   TDE_ACTIVE_RECOVERY);
 			return;
+		}
 		ereport(FATAL,
 				(errcode_for_file_access(),
 				 errmsg("could not stat directory \"%s\": %m", TDE_DIR)));
@@ -127,7 +147,7 @@ TdeKeysStartup(void)
 									ALLOCSET_DEFAULT_SIZES);
 	oldcontext = MemoryContextSwitchTo(context);
 
-	pg_atomic_write_u32(&tde_shared->active, 1);
+	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
 
 	remove_temp_files(TDE_GLOBAL_DIR);
 	load_scope(TDE_SCOPE_DEFAULT, InvalidOid);

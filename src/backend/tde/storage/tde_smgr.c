@@ -22,6 +22,7 @@
 
 #include "access/xlog.h"
 #include "access/xlogutils.h"
+#include "storage/aio.h"
 #include "storage/bufmgr.h"
 #include "storage/checksum.h"
 #include "storage/md.h"
@@ -190,7 +191,16 @@ tde_smgr_startreadv(PgAioHandle *ioh, SMgrRelation reln, ForkNumber forknum,
 					BlockNumber blocknum, void **buffers, BlockNumber nblocks)
 {
 	if (TdeIsActive())
+	{
+		/*
+		 * For the startup process an error is the end, and a process must not
+		 * end with a handle that it has not used.
+		 */
+		if (InRecovery && TdeRelationKeyIsLost(&reln->smgr_rlocator))
+			pgaio_io_release(ioh);
+
 		TdeStartRead(ioh, forknum, TdeGetRelationKey(&reln->smgr_rlocator));
+	}
 
 	mdstartreadv(ioh, reln, forknum, blocknum, buffers, nblocks);
 }
