@@ -17,6 +17,8 @@ typedef void FuzzTarget(const uint8 *data, size_t size);
 extern FuzzTarget fuzz_key_record;
 extern FuzzTarget fuzz_scope;
 extern FuzzTarget fuzz_providers;
+extern FuzzTarget fuzz_keyring_file;
+extern FuzzTarget fuzz_keyring_options;
 
 /* A rule of the formats: broken, it ends the program. */
 #define FUZZ_REQUIRE(condition) \

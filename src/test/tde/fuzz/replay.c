@@ -29,6 +29,8 @@ static const Target targets[] = {
 	{"key_record", fuzz_key_record},
 	{"scope", fuzz_scope},
 	{"providers", fuzz_providers},
+	{"keyring_file", fuzz_keyring_file},
+	{"keyring_options", fuzz_keyring_options},
 };
 
 static void

@@ -61,10 +61,4 @@ torture('full', 'a');
 $ENV{LD_BIND_NOW} = '1';
 torture('residue', 'a');
 
-# Inputs of the fuzzer, those that it found among them.
-my ($corpus) = map { "$_/corpus" } grep { -d "$_/corpus" } @INC, '.';
-my @inputs = glob "$corpus/*";
-cmp_ok(scalar(@inputs), '>', 15, 'corpus is there');
-command_ok([ 'fuzz_keyring_file', @inputs ], 'replay of the corpus');
-
 done_testing();

@@ -1,20 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * fuzz_keyring_file.c
- *	  Fuzz target for the parser of keyring files.
+ *	  Fuzz target: the parser of keyring files.
  *
- * Each input is parsed three times: as it is; with its checksums put right,
+ * Each input is parsed three times: as it is; with its checksums made right,
  * without which nothing behind them would ever be reached; and as the name
  * and key of an entry that is added to an empty file and looked up again.
  *
- * The build makes a program that replays the files given to it.  To search
- * for new inputs, compile it together with file_format.c and secure_memory.c
- * with "clang -fsanitize=fuzzer,address,undefined" and -DUSE_LIBFUZZER (see
- * README.md).
- *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/test/tde/keyring/fuzz_keyring_file.c
+ * src/test/tde/fuzz/fuzz_keyring_file.c
  *
  *-------------------------------------------------------------------------
  */
@@ -24,16 +19,9 @@
 
 #include "../../../common/tde/keyring/file_format.h"
 
+#include "fuzz.h"
+
 #define MAX_INPUT_LEN	65536
-
-extern int	LLVMFuzzerTestOneInput(const uint8 *data, size_t size);
-
-static void
-must(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 /* Write n hex digits of the checksum of a text. */
 static void
@@ -42,14 +30,14 @@ put_sum(char *out, const char *text, size_t len, int n)
 	static const char digits[] = "0123456789abcdef";
 	uint8		sha[EVP_MAX_MD_SIZE];
 
-	must(EVP_Digest(text, len, sha, NULL, EVP_sha256(), NULL) == 1);
+	FUZZ_REQUIRE(EVP_Digest(text, len, sha, NULL, EVP_sha256(), NULL) == 1);
 	for (int i = 0; i < n; i++)
 		out[i] = digits[i % 2 ? sha[i / 2] & 15 : sha[i / 2] >> 4];
 }
 
-/* Put right the checksum of each line that has room for one. */
+/* Make the checksum of each line right that has room for one. */
 static void
-put_right(char *file, size_t len)
+make_right(char *file, size_t len)
 {
 	char	   *line = file;
 	char	   *eol;
@@ -79,15 +67,15 @@ parse(const char *file, size_t len, const char *name)
 	/* an exact copy on the heap, for the address sanitizer */
 	char	   *copy = malloc(len);
 
-	must(copy != NULL || len == 0);
+	FUZZ_REQUIRE(copy != NULL || len == 0);
 	if (len > 0)
 		memcpy(copy, file, len);
 	found = keyring_file_find(copy, len, name, &entry, &reason, &line);
-	must((found == KEYRING_DAMAGED) == (reason != NULL));
+	FUZZ_REQUIRE((found == KEYRING_DAMAGED) == (reason != NULL));
 	if (found != KEYRING_FOUND)
-		must(entry.key.len == 0 && entry.name[0] == '\0');
+		FUZZ_REQUIRE(entry.key.len == 0 && entry.name[0] == '\0');
 	else
-		must(strcmp(entry.name, name) == 0 &&
+		FUZZ_REQUIRE(strcmp(entry.name, name) == 0 &&
 			 (entry.key.len == 16 || entry.key.len == 24 ||
 			  entry.key.len == 32));
 
@@ -100,13 +88,13 @@ parse(const char *file, size_t len, const char *name)
 						  &line) == KEYRING_ABSENT)
 	{
 		newlen = keyring_file_append(copy, len, &added, longer);
-		must(newlen > len && newlen <= len + KEYRING_MAX_GROWTH);
-		must(keyring_file_find(longer, newlen, added.name, &again, &reason,
+		FUZZ_REQUIRE(newlen > len && newlen <= len + KEYRING_MAX_GROWTH);
+		FUZZ_REQUIRE(keyring_file_find(longer, newlen, added.name, &again, &reason,
 							   &line) == KEYRING_FOUND);
-		must(memcmp(&again, &added, sizeof(added)) == 0);
-		must(keyring_file_find(longer, newlen, name, &again, &reason,
+		FUZZ_REQUIRE(memcmp(&again, &added, sizeof(added)) == 0);
+		FUZZ_REQUIRE(keyring_file_find(longer, newlen, name, &again, &reason,
 							   &line) == found);
-		must(memcmp(&again, &entry, sizeof(entry)) == 0);
+		FUZZ_REQUIRE(memcmp(&again, &entry, sizeof(entry)) == 0);
 	}
 	free(copy);
 }
@@ -138,50 +126,24 @@ round_trip(const uint8 *data, size_t size)
 		entry.name[i] = '\0';
 	strcpy(entry.created, "0000-00-00T00:00:00Z");
 	len = keyring_file_append(NULL, 0, &entry, file);
-	must(len > 0 && len <= KEYRING_MAX_GROWTH);
-	must(keyring_file_find(file, len, entry.name, &again, &reason,
+	FUZZ_REQUIRE(len > 0 && len <= KEYRING_MAX_GROWTH);
+	FUZZ_REQUIRE(keyring_file_find(file, len, entry.name, &again, &reason,
 						   &line) == KEYRING_FOUND);
-	must(memcmp(&entry, &again, sizeof(entry)) == 0);
+	FUZZ_REQUIRE(memcmp(&entry, &again, sizeof(entry)) == 0);
 }
 
-int
-LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
+void
+fuzz_keyring_file(const uint8 *data, size_t size)
 {
 	static char fixed[MAX_INPUT_LEN];
 
 	if (size > MAX_INPUT_LEN)
-		return 0;
+		return;
 	parse((const char *) data, size, "a");
 	if (size > 0)
 		memcpy(fixed, data, size);
-	put_right(fixed, size);
+	make_right(fixed, size);
 	parse(fixed, size, "a");
 	parse(fixed, size, "b c");
 	round_trip(data, size);
-	return 0;
 }
-
-#ifndef USE_LIBFUZZER
-int
-main(int argc, char **argv)
-{
-	static uint8 data[MAX_INPUT_LEN];
-
-	for (int i = 1; i < argc; i++)
-	{
-		FILE	   *f = fopen(argv[i], "rb");
-		size_t		size;
-
-		if (f == NULL)
-		{
-			perror(argv[i]);
-			return 1;
-		}
-		size = fread(data, 1, sizeof(data), f);
-		fclose(f);
-		LLVMFuzzerTestOneInput(data, size);
-	}
-	printf("%d inputs\n", argc - 1);
-	return 0;
-}
-#endif
