@@ -19,6 +19,25 @@
 #include "lib/stringinfo.h"
 #include "tde/key_record.h"
 
+/*
+ * Our resource manager has an ID of the range of custom ones, though it is
+ * part of the server.  Programs and servers that do not know the ID treat a
+ * record of that range as valid: stock pg_waldump and pg_verifybackup read on,
+ * and stock recovery stops with the error that the resource manager is not
+ * registered.  The next built-in ID is an invalid record to them, which in
+ * crash recovery is the end of WAL; what was committed later would be lost
+ * without a word.
+ */
+#define RM_TDE_ID				222
+#define TDE_RMGR_NAME			"TDE"
+
+/* what rmgr.c and pg_waldump have in their tables at RM_TDE_ID */
+#define TDE_RMGR_DATA \
+	{.rm_name = TDE_RMGR_NAME, .rm_redo = tde_redo, \
+	 .rm_desc = tde_desc, .rm_identify = tde_identify}
+#define TDE_RMGR_DESC_DATA \
+	{TDE_RMGR_NAME, tde_desc, tde_identify}
+
 #define XLOG_TDE_KEYS			0x00	/* internal keys were made */
 #define XLOG_TDE_SCOPES			0x10	/* scopes were made or changed */
 #define XLOG_TDE_PROVIDERS		0x20	/* a list of providers was changed */
