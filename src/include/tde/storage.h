@@ -80,4 +80,12 @@ extern void TdeOwnedSequencesFollow(Oid owner);
  */
 extern void TdeUseAccessMethodOf(Relation rel);
 
+/*
+ * The access method of a new table for which no other than amoid was asked:
+ * the encrypting one of the table that it is a copy of, if pg_repack makes it,
+ * else amoid.
+ */
+extern Oid	TdeAccessMethodOfCopy(Oid namespaceId, const char *relname,
+								  Oid amoid);
+
 #endif							/* TDE_STORAGE_H */
