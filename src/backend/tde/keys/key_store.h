@@ -59,9 +59,9 @@ typedef struct TdeCachePartition
 /*
  * Scopes, generations and principal keys: open-addressed tables.  The latter
  * two outlive a reinitialisation of shared memory after a crash, so that it
- * does not need the providers.  Their entries never change once "valid" is
- * set, which is done last, so a process that dies in the middle leaves no
- * half-made one.
+ * does not need the providers.  An entry of theirs counts while it is marked
+ * valid, which is done last and undone first, so a process that dies in the
+ * middle leaves no half-made one.
  */
 #define TDE_MAX_SCOPES			8192
 #define TDE_MAX_GENERATIONS		32768
@@ -80,9 +80,16 @@ typedef struct TdeScopeSlot
 	TdeId		current;		/* generation for new keys */
 } TdeScopeSlot;
 
+typedef enum TdeGenerationState
+{
+	TDE_GENERATION_EMPTY = 0,	/* never used: a search ends here */
+	TDE_GENERATION_VALID,
+	TDE_GENERATION_FORGOTTEN,	/* may be used again */
+} TdeGenerationState;
+
 typedef struct TdeGenerationSlot
 {
-	pg_atomic_uint32 valid;
+	pg_atomic_uint32 state;		/* a TdeGenerationState */
 	TdeId		id;
 	uint8		key[TDE_WRAP_KEY_LEN];
 } TdeGenerationSlot;
@@ -117,8 +124,8 @@ typedef struct TdeShared
 	LWLock		table_lock;
 
 	TdeScopeSlot scopes[TDE_MAX_SCOPES];
-	int			nscopes;
-	int			ngenerations;
+	int			nscopes;		/* present ones */
+	int			ngenerations;	/* valid ones */
 	TdeGenerationSlot generations[TDE_MAX_GENERATIONS];
 	TdePrincipalSlot principals[TDE_MAX_PRINCIPALS];
 	TdeCachePartition partitions[TDE_CACHE_PARTITIONS];
@@ -132,8 +139,10 @@ extern TdeShared *tde_shared;
 typedef struct TdeRemoval
 {
 	RelFileLocator locator;		/* relNumber 0: a whole database */
-	TdeId		id;				/* of the key, or of the scope */
+	TdeId		id;				/* of the key, or of the scope; zeros if the
+								 * file is damaged */
 	XLogRecPtr	lsn;			/* nothing before it may be replayed again */
+	bool		swept;			/* not dropped, but found without a file */
 } TdeRemoval;
 
 typedef struct TdeRemovalQueue
@@ -210,6 +219,8 @@ extern void tde_log_and_install_keys(const TdeKey *keys, const uint8 *records,
 
 extern bool tde_generation_key(const TdeId *id, uint8 *key);
 extern void tde_generation_remember(const TdeId *id, const uint8 *key);
+extern void tde_generations_forget(const TdeScope *scope);
+extern void tde_generations_recount(void);
 extern void tde_current_generation(Oid dbOid, TdeId *id, uint8 *key);
 extern bool tde_scope_is_present(Oid dbOid);
 extern bool tde_database_has_keys(Oid dbOid);
@@ -237,6 +248,7 @@ extern bool tde_principal_get(Oid dbOid, const TdePrincipalRef *ref,
 							  TdePrincipalKey *key);
 extern void tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 								   const TdePrincipalKey *key);
+extern void tde_principals_forget(Oid dbOid);
 extern bool tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 								TdePrincipalKey *key, int elevel);
 extern void tde_scope_follow_default(Oid dbOid);
@@ -249,6 +261,9 @@ extern void tde_providers_log_and_store(TdeProviderList *list);
 
 extern void tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
 							  XLogRecPtr lsn);
+extern void tde_queue_key_removal(const RelFileLocator *locator,
+								  XLogRecPtr lsn);
+extern bool tde_cancel_database_removal(Oid dbOid, const TdeId *id);
 extern void tde_sweep(XLogRecPtr lsn);
 extern XLogRecPtr tde_current_lsn(bool isRedo);
 extern bool tde_database_exists(Oid dbOid);

@@ -25,6 +25,9 @@
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
 #include "postmaster/startup.h"
+#include "storage/latch.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 /* How long the startup process waits for a provider that does not answer. */
 #define STARTUP_WAIT_S	60
@@ -100,8 +103,31 @@ tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 }
 
 /*
+ * A database is gone, and its providers with it.  Another one with its OID
+ * may come to have a provider of the same number and a key of the same name.
+ */
+void
+tde_principals_forget(Oid dbOid)
+{
+	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
+	{
+		TdePrincipalSlot *slot = &tde_shared->principals[i];
+
+		if (!pg_atomic_read_u32(&slot->valid) || slot->dbOid != dbOid)
+			continue;
+		pg_atomic_write_u32(&slot->valid, 0);
+		pg_write_barrier();
+		tde_wipe(&slot->key, sizeof(slot->key));
+	}
+	LWLockRelease(&tde_shared->table_lock);
+}
+
+/*
  * Ask the provider.  In the startup process a provider that does not answer
- * is asked again for a while.
+ * is asked again for a while; pg_stat_activity shows that it waits.  A
+ * promotion that is asked for meanwhile follows when replay goes on: the
+ * record that needs the key cannot be left out.
  */
 bool
 tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
@@ -111,6 +137,8 @@ tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 	TdeProvider *provider = tde_find_provider_by_id(list, ref->provider_id);
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
 	TdeKeyringError error;
+	TimestampTz deadline;
+	static uint32 wait_event = 0;
 
 	if (provider == NULL)
 	{
@@ -121,21 +149,27 @@ tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 		return false;
 	}
 
-	for (int waited = 0;; waited++)
+	deadline = TimestampTzPlusSeconds(GetCurrentTimestamp(), STARTUP_WAIT_S);
+	for (bool first = true;; first = false)
 	{
 		if (tde_keyring_fetch(provider, ref->key_name, &call, key, &error) ==
 			TDE_KEYRING_OK)
 			return true;
 
-		if (!AmStartupProcess() || waited >= STARTUP_WAIT_S ||
+		if (!AmStartupProcess() || GetCurrentTimestamp() >= deadline ||
 			(error.status != TDE_KEYRING_UNREACHABLE && !InRecovery))
 			break;
-		if (waited == 0)
+		if (first)
 			ereport(LOG,
 					(errmsg("waiting for key provider \"%s\" to return principal key \"%s\"",
 							provider->name, ref->key_name),
 					 errdetail_internal("%s", error.message)));
-		pg_usleep(1000000L);
+		if (wait_event == 0)
+			wait_event = WaitEventExtensionNew("TdeKeyProvider");
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 1000L, wait_event);
+		ResetLatch(MyLatch);
 		ProcessStartupProcInterrupts();
 	}
 

@@ -31,13 +31,15 @@
 /* ---- the tables in shared memory ---- */
 
 /*
- * Find the slot of a scope, or, with "create", one for it.  Caller holds
- * table_lock, exclusively to create.
+ * Find the slot of a scope, or, with "create", one for it: that of a scope
+ * that is not present any more, or an unused one.  Caller holds table_lock,
+ * exclusively to create.
  */
 static TdeScopeSlot *
 scope_slot(TdeScopeKind kind, Oid dbOid, bool create)
 {
 	uint32		i = murmurhash32(dbOid ^ (uint32) kind << 28);
+	TdeScopeSlot *free_slot = NULL;
 
 	if (kind != TDE_SCOPE_DATABASE)
 		dbOid = InvalidOid;
@@ -45,43 +47,47 @@ scope_slot(TdeScopeKind kind, Oid dbOid, bool create)
 	{
 		TdeScopeSlot *slot = &tde_shared->scopes[i % TDE_MAX_SCOPES];
 
+		if (slot->used && slot->kind == kind && slot->dbOid == dbOid)
+			return slot;
+		if (!slot->present && free_slot == NULL)
+			free_slot = slot;
 		if (!slot->used)
-		{
-			if (!create)
-				return NULL;
-			if (tde_shared->nscopes >= TDE_MAX_SCOPES * 3 / 4)
-				return NULL;
-			tde_shared->nscopes++;
-			slot->used = true;
-			slot->kind = kind;
-			slot->dbOid = dbOid;
-			return slot;
-		}
-		if (slot->kind == kind && slot->dbOid == dbOid)
-			return slot;
+			break;
 	}
-	return NULL;
+	if (!create || free_slot == NULL)
+		return NULL;
+	free_slot->used = true;
+	free_slot->kind = kind;
+	free_slot->dbOid = dbOid;
+	return free_slot;
 }
 
 /*
- * The place of a generation, or the free place for it.  Caller holds
- * table_lock.
+ * The slot of a generation, or NULL; with "create", one for it, which the
+ * caller fills.  Caller holds table_lock.
  */
 static TdeGenerationSlot *
-generation_slot(const TdeId *id)
+generation_slot(const TdeId *id, bool create)
 {
+	TdeGenerationSlot *free_slot = NULL;
 	uint32		i;
 
 	memcpy(&i, id->b, sizeof(i));	/* ids are random */
 	for (int n = 0; n < TDE_MAX_GENERATIONS; n++, i++)
 	{
 		TdeGenerationSlot *slot;
+		TdeGenerationState state;
 
 		slot = &tde_shared->generations[i % TDE_MAX_GENERATIONS];
-		if (!pg_atomic_read_u32(&slot->valid) || TdeIdEquals(&slot->id, id))
+		state = pg_atomic_read_u32(&slot->state);
+		if (state == TDE_GENERATION_VALID && TdeIdEquals(&slot->id, id))
 			return slot;
+		if (state != TDE_GENERATION_VALID && free_slot == NULL)
+			free_slot = slot;
+		if (state == TDE_GENERATION_EMPTY)
+			break;
 	}
-	return NULL;
+	return create ? free_slot : NULL;
 }
 
 /*
@@ -91,15 +97,13 @@ bool
 tde_generation_key(const TdeId *id, uint8 *key)
 {
 	TdeGenerationSlot *slot;
-	bool		found;
 
 	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
-	slot = generation_slot(id);
-	found = slot && pg_atomic_read_u32(&slot->valid);
-	if (found)
+	slot = generation_slot(id, false);
+	if (slot)
 		memcpy(key, slot->key, TDE_WRAP_KEY_LEN);
 	LWLockRelease(&tde_shared->table_lock);
-	return found;
+	return slot != NULL;
 }
 
 /*
@@ -111,29 +115,93 @@ tde_generation_remember(const TdeId *id, const uint8 *key)
 	TdeGenerationSlot *slot;
 
 	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-	slot = generation_slot(id);
-	if (slot && !pg_atomic_read_u32(&slot->valid) &&
+	slot = generation_slot(id, false);
+	if (slot == NULL &&
 		tde_shared->ngenerations < TDE_MAX_GENERATIONS * 3 / 4)
 	{
+		slot = generation_slot(id, true);
 		slot->id = *id;
 		memcpy(slot->key, key, TDE_WRAP_KEY_LEN);
 		pg_write_barrier();
-		pg_atomic_write_u32(&slot->valid, 1);
+		pg_atomic_write_u32(&slot->state, TDE_GENERATION_VALID);
 		tde_shared->ngenerations++;
 	}
-	else if (slot && pg_atomic_read_u32(&slot->valid))
-		 /* resident already */ ;
-	else
-		slot = NULL;
 	LWLockRelease(&tde_shared->table_lock);
 
 	if (slot == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("too many scope keys"),
-				 errdetail("The server keeps at most %d.",
-						   TDE_MAX_GENERATIONS * 3 / 4),
-				 errhint("Restart the server to let go of scope keys of dropped databases.")));
+				 errdetail("The server keeps at most %d, one for each database with encrypted relations and each rotation of its principal key.",
+						   TDE_MAX_GENERATIONS * 3 / 4)));
+}
+
+/*
+ * The scope is gone: wipe its keys.
+ */
+void
+tde_generations_forget(const TdeScope *scope)
+{
+	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < scope->ngenerations; i++)
+	{
+		TdeGenerationSlot *slot;
+
+		slot = generation_slot(&scope->generations[i].id, false);
+		if (slot == NULL)
+			continue;
+		pg_atomic_write_u32(&slot->state, TDE_GENERATION_FORGOTTEN);
+		pg_write_barrier();
+		tde_wipe(slot->key, sizeof(slot->key));
+		tde_shared->ngenerations--;
+	}
+	LWLockRelease(&tde_shared->table_lock);
+}
+
+/*
+ * After a crash the counter may be wrong; wipe what was on its way in or out.
+ */
+void
+tde_generations_recount(void)
+{
+	tde_shared->ngenerations = 0;
+	for (int i = 0; i < TDE_MAX_GENERATIONS; i++)
+	{
+		TdeGenerationSlot *slot = &tde_shared->generations[i];
+
+		switch (pg_atomic_read_u32(&slot->state))
+		{
+			case TDE_GENERATION_VALID:
+				tde_shared->ngenerations++;
+				break;
+			case TDE_GENERATION_FORGOTTEN:
+				tde_wipe(slot->key, sizeof(slot->key));
+				break;
+		}
+	}
+}
+
+/*
+ * Raises an error if there is no room for one more scope.  Caller holds
+ * store_lock, so that there still will be when it is published.
+ */
+static void
+check_room_for_scope(TdeScopeKind kind, Oid dbOid)
+{
+	TdeScopeSlot *slot;
+	bool		room;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
+	slot = scope_slot(kind, dbOid, false);
+	room = (slot && slot->present) ||
+		tde_shared->nscopes < TDE_MAX_SCOPES * 3 / 4;
+	LWLockRelease(&tde_shared->table_lock);
+	if (!room)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many databases with encryption keys"),
+				 errdetail("The server can have at most %d.",
+						   TDE_MAX_SCOPES * 3 / 4)));
 }
 
 /*
@@ -148,6 +216,8 @@ tde_scope_publish(const TdeScope *scope)
 	slot = scope_slot(scope->kind, scope->dbOid, true);
 	if (slot)
 	{
+		if (!slot->present)
+			tde_shared->nscopes++;
 		slot->present = true;
 		slot->retired = scope->retired;
 		slot->follows_default = scope->follows_default;
@@ -157,11 +227,7 @@ tde_scope_publish(const TdeScope *scope)
 	}
 	LWLockRelease(&tde_shared->table_lock);
 	if (slot == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many databases with encryption keys"),
-				 errdetail("The server can have at most %d.",
-						   TDE_MAX_SCOPES * 3 / 4)));
+		elog(ERROR, "no room for the scope of database %u", scope->dbOid);
 	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
 }
 
@@ -172,8 +238,11 @@ tde_scope_unpublish(TdeScopeKind kind, Oid dbOid)
 
 	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
 	slot = scope_slot(kind, dbOid, false);
-	if (slot)
+	if (slot && slot->present)
+	{
 		slot->present = false;
+		tde_shared->nscopes--;
+	}
 	LWLockRelease(&tde_shared->table_lock);
 }
 
@@ -514,6 +583,7 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 		uint8	   *data = encode_scope(scope, &len);
 		uint32		len32 = (uint32) len;
 
+		check_room_for_scope(scope->kind, scope->dbOid);
 		for (int j = 0; j < scope->ngenerations; j++)
 			tde_generation_remember(&scope->generations[j].id,
 									scope->generations[j].key);

@@ -68,7 +68,8 @@ make_mappings(void)
 				 errmsg("could not map shared memory for the removal of encryption keys: %m")));
 
 	for (int i = 0; i < TDE_MAX_GENERATIONS; i++)
-		pg_atomic_init_u32(&tde_shared->generations[i].valid, 0);
+		pg_atomic_init_u32(&tde_shared->generations[i].state,
+						   TDE_GENERATION_EMPTY);
 	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
 		pg_atomic_init_u32(&tde_shared->principals[i].valid, 0);
 	pg_atomic_init_u32(&tde_shared->active, 0);
@@ -93,6 +94,7 @@ TdeShmemInit(void)
 	/* What is read from files is read again by the startup process. */
 	memset(tde_shared->scopes, 0, sizeof(tde_shared->scopes));
 	tde_shared->nscopes = 0;
+	tde_generations_recount();
 	for (int i = 0; i < TDE_CACHE_PARTITIONS; i++)
 	{
 		TdeCachePartition *part = &tde_shared->partitions[i];
