@@ -22,7 +22,7 @@
 #define MAGIC			"CFPV"
 #define VERSION			1
 
-#define HEADER_LEN		32
+#define HEADER_LEN		48
 #define ENTRY_LEN		8		/* without its strings */
 
 size_t
@@ -88,6 +88,7 @@ tde_providers_encode(const TdeProviderList *list, uint8 *buf)
 	tde_put_uint(&w, list->change, 8);
 	tde_put_uint(&w, (uint32) list->last_id, 4);
 	tde_put_uint(&w, list->nproviders, 4);
+	tde_put_bytes(&w, list->id.b, TDE_ID_LEN);
 	Assert(w.p == buf + HEADER_LEN);
 
 	for (int i = 0; i < list->nproviders; i++)
@@ -133,6 +134,7 @@ decode_header(TdeReader *r, const uint8 *buf, size_t len,
 	list->change = tde_get_uint(r, 8);
 	list->last_id = (int32) tde_get_uint(r, 4);
 	nproviders = tde_get_uint(r, 4);
+	tde_get_bytes(r, list->id.b, TDE_ID_LEN);
 	if (r->failed || nproviders > TDE_MAX_PROVIDERS ||
 		nproviders * ENTRY_LEN > (size_t) (r->end - r->p))
 	{

@@ -32,6 +32,7 @@ typedef struct TdeProvider
 typedef struct TdeProviderList
 {
 	Oid			dbOid;			/* InvalidOid: global */
+	TdeId		id;				/* another database of this OID has another */
 	uint64		change;			/* counts changes; redo keeps the higher */
 	int32		last_id;		/* last id handed out, 0 at first */
 	int			nproviders;

@@ -125,7 +125,10 @@ tde_providers_log_and_store(TdeProviderList *list)
 
 	Assert(LWLockHeldByMeInMode(&tde_shared->store_lock, LW_EXCLUSIVE));
 
-	list->change++;
+	if (list->change++ == 0 && tde_random(list->id.b, TDE_ID_LEN) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not make an id: %s", tde_cipher_error())));
 	data = palloc(tde_providers_encoded_size(list->nproviders));
 	len = tde_providers_encode(list, data);
 	if (len == 0)

@@ -42,12 +42,15 @@ check_providers_vector(Vectors *v, uint8 *file, size_t *len)
 {
 	TdeProviderList list;
 	TdeProvider p[MAX_ENTRIES];
+	uint8		id[TDE_ID_LEN];
 	const char *reason;
 
 	*len = vectors_bytes(v, "file", file, MAX_VECTOR);
 	if (!decode_providers(file, *len, &reason) ||
 		tde_providers_decode(file, *len, &list, p, MAX_ENTRIES, &reason) < 0 ||
 		list.dbOid != vectors_uint(v, "db") ||
+		vectors_bytes(v, "id", id, sizeof(id)) != sizeof(id) ||
+		memcmp(list.id.b, id, sizeof(id)) != 0 ||
 		list.change != vectors_uint(v, "change") ||
 		list.last_id != strtoll(vectors_get(v, "last_id"), NULL, 10) ||
 		vectors_nth(v, "provider", list.nproviders) != NULL ||
@@ -98,16 +101,16 @@ check_providers(Checks *checks)
 	}
 	check(checks, canonical, "providers: each forged bit is refused or read");
 
-	/* the first entry: type, name, options of 31, 126 and 1023 bytes at 40 */
+	/* the first entry: type, name, options of 31, 126 and 1023 bytes at 56 */
 	memcpy(buf, file, len);
-	buf[37]++;					/* name */
-	buf[38]--;					/* options */
+	buf[53]++;					/* name */
+	buf[54]--;					/* options */
 	fix_crc(buf, len);
 	check(checks, tde_providers_decode(buf, len, &list, p, MAX_ENTRIES,
 									   &reason) < 0,
 		  "providers: name too long by one");
 	memcpy(buf, file, len);
-	buf[40 + 31 + 125] = '\0';
+	buf[56 + 31 + 125] = '\0';
 	fix_crc(buf, len);
 	check(checks, tde_providers_decode(buf, len, &list, p, MAX_ENTRIES,
 									   &reason) < 0,

@@ -190,14 +190,14 @@ def scope_cases():
 
 # ---- providers ----
 
-def providers_file(db, change, last_id, providers):
+def providers_file(db, list_id, change, last_id, providers):
     tail = b''
     for ident, kind, name, options in providers:
         tail += struct.pack('<iBBH', ident, len(kind), len(name),
                             len(options)) + kind + name + options
     return with_crc(struct.pack('<4sHHIIQiI', b'CFPV', 1, 0,
-                                32 + len(tail) + 4, db, change, last_id,
-                                len(providers)) + tail)
+                                48 + len(tail) + 4, db, change, last_id,
+                                len(providers)) + list_id + tail)
 
 
 def providers_cases():
@@ -207,13 +207,15 @@ def providers_cases():
               (0, 1 << 40, -2147483648,
                [(-3, b't' * 31, b'n' * 126, b'o' * 1023),
                 (-2147483648, b'v', b'w', b'{}')])]
-    for db, change, last_id, providers in shapes:
-        case = [('test', 'providers'), ('db', db), ('change', change),
-                ('last_id', last_id)]
+    for i, (db, change, last_id, providers) in enumerate(shapes):
+        list_id = pattern(16, 1100 + i)
+        case = [('test', 'providers'), ('db', db), ('id', list_id),
+                ('change', change), ('last_id', last_id)]
         for ident, kind, name, options in providers:
             case += [('provider', ident), ('type', kind.decode()),
                      ('name', name.decode()), ('options', options.decode())]
-        case.append(('file', providers_file(db, change, last_id, providers)))
+        case.append(('file', providers_file(db, list_id, change, last_id,
+                                            providers)))
         yield case
 
 
