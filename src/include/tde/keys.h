@@ -51,10 +51,11 @@ extern void TdeProcessInit(void);
 extern void TdeKeysStartup(void);
 
 /*
- * Called by the checkpointer when the control file names a new redo pointer:
- * removes the keys of relations dropped before it, unless a base backup runs.
+ * Called by the checkpointer when the control file names a new redo pointer,
+ * by a checkpoint or by a restartpoint: removes the keys of relations dropped
+ * before it, unless a base backup runs.
  */
-extern void TdeKeysRemoveObsolete(XLogRecPtr redo);
+extern void TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint);
 
 /* In xlog.c, which alone can see it: is a base backup being taken? */
 extern bool TdeBackupIsRunning(void);
@@ -185,7 +186,10 @@ extern void TdeCopyDatabaseKeys(Oid src_db, Oid src_spc,
 /* A database is created from a template: give it providers and scope. */
 extern void TdeCopyDatabaseScope(Oid src_db, Oid dst_db);
 
-/* Files of a database in a tablespace are gone (dropdb, movedb, redo). */
+/*
+ * The files of a database in a tablespace are gone (movedb), or about to be
+ * removed (redo).
+ */
 extern void TdeDatabaseFilesRemoved(Oid db, Oid spc);
 
 /* A pg_database row is gone: its scope goes too, when nothing needs it. */

@@ -176,6 +176,7 @@ TdeCopyDatabaseScope(Oid src_db, Oid dst_db)
 		if (list->nproviders > 0)
 		{
 			list->dbOid = dst_db;
+			list->change = 0;	/* a new list */
 			tde_providers_log_and_store(list);
 		}
 		dst = tde_scope_new(TDE_SCOPE_DATABASE, dst_db);
@@ -207,24 +208,28 @@ static void
 queue_key(const RelFileLocator *locator, void *arg)
 {
 	RemoveState *state = arg;
-	char		reason[256];
-	TdeKey		key;
 
-	if ((!OidIsValid(state->spc) || locator->spcOid == state->spc) &&
-		tde_key_file_read(locator, &key, false, reason, sizeof(reason)) ==
-		TDE_KEYFILE_OK)
-		tde_queue_removal(locator, &key.id, state->lsn);
+	if (!OidIsValid(state->spc) || locator->spcOid == state->spc)
+		tde_queue_key_removal(locator, state->lsn);
 }
 
 void
 TdeDatabaseFilesRemoved(Oid db, Oid spc)
 {
 	RemoveState state = {.spc = spc};
+	bool		redo = RecoveryInProgress();
 
 	if (!TdeIsActive())
 		return;
-	state.lsn = tde_current_lsn(RecoveryInProgress());
+	state.lsn = tde_current_lsn(redo);
 	tde_list_key_files(db, queue_key, &state);
+
+	/*
+	 * As when relations are dropped: once the files are gone this node must
+	 * not start again as if it had not come so far yet.
+	 */
+	if (redo)
+		XLogFlush(state.lsn);
 }
 
 void

@@ -73,14 +73,15 @@ tde_log_and_install_keys(const TdeKey *keys, const uint8 *records, int nkeys)
  * Draw a key for a relation under the current scope key of its database.
  */
 static void
-draw_key(const RelFileLocator *locator, TdeKey *key, uint8 *record)
+draw_key(const RelFileLocator *locator, TdeCipher cipher,
+		 TdeKey *key, uint8 *record)
 {
 	uint8		scope_key[TDE_WRAP_KEY_LEN];
 	int			rc;
 
 	memset(key, 0, sizeof(*key));
 	key->locator = *locator;
-	key->cipher = tde_cipher;
+	key->cipher = cipher;
 	key->state = TDE_KEY_ACTIVE;
 	key->created = tde_now();
 
@@ -127,7 +128,7 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 	char		path[MAXPGPATH];
 
 	check_cipher();
-	draw_key(&rlocator->locator, &key, record);
+	draw_key(&rlocator->locator, tde_cipher, &key, record);
 
 	if (RelFileLocatorBackendIsTemp(*rlocator))
 	{
@@ -158,6 +159,7 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 void
 TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
 {
+	TdeCipher	cipher = tde_cipher;
 	TdeKey		key;
 	uint8		record[TDE_KEY_RECORD_LEN];
 	char		path[MAXPGPATH];
@@ -177,7 +179,11 @@ TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
 	if (!tde_scope_is_present(rlocator->locator.dbOid))
 		return;
 
-	draw_key(&rlocator->locator, &key, record);
+	/* A CBC key without checksums would keep the server from starting again. */
+	if (TdeCipherIsCBC(cipher) && !DataChecksumsEnabled())
+		cipher = TDE_AES_128_XTS;
+
+	draw_key(&rlocator->locator, cipher, &key, record);
 	tde_wipe(key.key, sizeof(key.key));
 	tde_key_path(&rlocator->locator, path);
 	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, true);
@@ -249,23 +255,10 @@ TdeRedoCreateStorage(const RelFileLocator *rlocator, const TdeId *keyid)
 void
 TdeRelationUnlinked(const RelFileLocatorBackend *rlocator, bool isRedo)
 {
-	TdeKey		key;
-	char		reason[256];
-
 	if (!TdeIsActive() || !OidIsValid(rlocator->locator.dbOid))
 		return;
 	if (RelFileLocatorBackendIsTemp(*rlocator))
-	{
 		tde_temp_key_drop(&rlocator->locator);
-		return;
-	}
-
-	/*
-	 * A damaged key file is found by the sweep at the next start, which goes
-	 * by the name.
-	 */
-	if (tde_key_file_read(&rlocator->locator, &key, false,
-						  reason, sizeof(reason)) == TDE_KEYFILE_OK)
-		tde_queue_removal(&rlocator->locator, &key.id,
-						  tde_current_lsn(isRedo));
+	else
+		tde_queue_key_removal(&rlocator->locator, tde_current_lsn(isRedo));
 }

@@ -5,7 +5,9 @@
  *
  * Replay is idempotent, and old records may meet newer files (a base backup
  * copies these whenever it comes to them): scopes and lists of providers carry
- * a change number, and the higher one stays.
+ * a change number, and the higher one stays.  That holds for one and the same
+ * scope or list; one with another id belongs to an earlier database of the
+ * same OID, or to a branch of history that is given up, and is replaced.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -62,6 +64,14 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	if (scope == NULL)
 		damaged_record(record, why);
 
+	/*
+	 * If keys of an earlier database of this OID wait for their removal, they
+	 * must not take these with them.  store_lock keeps that removal off.
+	 */
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	if (scope->kind == TDE_SCOPE_DATABASE)
+		(void) tde_cancel_database_removal(scope->dbOid, NULL);
+
 	/* A damaged file is replaced. */
 	old = tde_scope_read(scope->kind, scope->dbOid, reason, sizeof(reason));
 	if (old != NULL && TdeIdEquals(&old->id, &scope->id) &&
@@ -73,6 +83,7 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	}
 	else
 		tde_scope_install(scope);
+	LWLockRelease(&tde_shared->store_lock);
 
 	if (tde_scope_make_resident(scope, scope->retired ? WARNING : FATAL))
 		tde_scope_publish(scope);
@@ -112,6 +123,7 @@ redo_providers(XLogReaderState *record)
 	size_t		len = XLogRecGetDataLen(record);
 	const char *reason;
 	TdeProviderList list;
+	TdeProviderList *old;
 	TdeProvider *providers;
 	int			n = tde_providers_count(data, len, &reason);
 
@@ -121,8 +133,14 @@ redo_providers(XLogReaderState *record)
 	if (tde_providers_decode(data, len, &list, providers, n, &reason) != 0)
 		damaged_record(record, reason);
 
-	if (TdeGetProviders(list.dbOid)->change < list.change)
+	/* as in redo_scope */
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	if (OidIsValid(list.dbOid))
+		(void) tde_cancel_database_removal(list.dbOid, NULL);
+	old = TdeGetProviders(list.dbOid);
+	if (!TdeIdEquals(&old->id, &list.id) || old->change < list.change)
 		tde_providers_install(&list, data, len);
+	LWLockRelease(&tde_shared->store_lock);
 }
 
 static void

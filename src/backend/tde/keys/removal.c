@@ -34,6 +34,13 @@
 #include "utils/injection_point.h"
 
 /*
+ * An LSN for what must stay until recovery from a crash has ended: where that
+ * will be is not known when it begins, and a restartpoint on the way must not
+ * take it for done.
+ */
+#define END_OF_RECOVERY		PG_UINT64_MAX
+
+/*
  * Where WAL is now: what is dropped now is dropped at or before this.
  */
 XLogRecPtr
@@ -42,9 +49,13 @@ tde_current_lsn(bool isRedo)
 	return isRedo ? GetCurrentReplayRecPtr(NULL) : GetXLogInsertRecPtr();
 }
 
-void
-tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
-				  XLogRecPtr lsn)
+/*
+ * Queue a key (or, with relNumber 0, a whole database) for removal when the
+ * redo pointer has come to lsn.
+ */
+static void
+queue_removal(const RelFileLocator *locator, const TdeId *id, XLogRecPtr lsn,
+			  bool swept)
 {
 	bool		overflow = false;
 
@@ -56,6 +67,22 @@ tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
 		return;
 
 	LWLockAcquire(&tde_removals->lock, LW_EXCLUSIVE);
+
+	/*
+	 * Replay may make, and drop again, a relation that was not there at
+	 * startup: only that drop counts then.  What was found at startup stands
+	 * at the head of the queue.
+	 */
+	for (int i = 0; !swept && i < tde_removals->n; i++)
+	{
+		TdeRemoval *removal = &tde_removals->entries[i];
+
+		if (!removal->swept)
+			break;
+		if (RelFileLocatorEquals(removal->locator, *locator))
+			removal->lsn = lsn;
+	}
+
 	if (tde_removals->n < TDE_MAX_REMOVALS)
 	{
 		TdeRemoval *removal = &tde_removals->entries[tde_removals->n++];
@@ -63,6 +90,7 @@ tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
 		removal->locator = *locator;
 		removal->id = *id;
 		removal->lsn = lsn;
+		removal->swept = swept;
 	}
 	else if (!tde_removals->overflowed)
 	{
@@ -77,19 +105,11 @@ tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
 				 errdetail("The key files of some will be removed at a later start of the server.")));
 }
 
-/*
- * Does a relation have a file that its key is for?
- */
-bool
-tde_relation_has_file(const RelFileLocator *locator)
+void
+tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
+				  XLogRecPtr lsn)
 {
-	struct stat st;
-	RelPathStr	path = relpathperm(*locator, MAIN_FORKNUM);
-
-	if (stat(path.str, &st) == 0)
-		return true;
-	path = relpathperm(*locator, INIT_FORKNUM);
-	return stat(path.str, &st) == 0;
+	queue_removal(locator, id, lsn, false);
 }
 
 /*
@@ -115,6 +135,44 @@ is_damaged(const RelFileLocator *locator)
 static const TdeId damaged_id = {0};
 
 /*
+ * A relation was dropped, or is not there: queue its key, whatever state the
+ * file is in.
+ */
+static void
+queue_key(const RelFileLocator *locator, XLogRecPtr lsn, bool swept)
+{
+	TdeKey		key;
+	char		reason[256];
+
+	if (tde_key_file_read(locator, &key, false, reason, sizeof(reason)) ==
+		TDE_KEYFILE_OK)
+		queue_removal(locator, &key.id, lsn, swept);
+	else if (is_damaged(locator))
+		queue_removal(locator, &damaged_id, lsn, swept);
+}
+
+void
+tde_queue_key_removal(const RelFileLocator *locator, XLogRecPtr lsn)
+{
+	queue_key(locator, lsn, false);
+}
+
+/*
+ * Does a relation have a file that its key is for?
+ */
+bool
+tde_relation_has_file(const RelFileLocator *locator)
+{
+	struct stat st;
+	RelPathStr	path = relpathperm(*locator, MAIN_FORKNUM);
+
+	if (stat(path.str, &st) == 0)
+		return true;
+	path = relpathperm(*locator, INIT_FORKNUM);
+	return stat(path.str, &st) == 0;
+}
+
+/*
  * Does the file still hold what is to be removed?
  */
 static bool
@@ -130,29 +188,41 @@ holds_key(const RelFileLocator *locator, const TdeId *id)
 		TdeIdEquals(&key.id, id);
 }
 
-static void
+/*
+ * Remove a key if it is still the one that was queued.  Returns false if the
+ * relation's file, which a drop leaves behind, empty, until a later
+ * checkpoint, is still there.
+ */
+static bool
 remove_key(const TdeRemoval *removal)
 {
 	TdeCachePartition *part = tde_cache_partition(&removal->locator);
 	char		path[MAXPGPATH];
+	bool		done = true;
 
 	tde_key_path(&removal->locator, path);
 
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
-	if (holds_key(&removal->locator, &removal->id) &&
-		!tde_relation_has_file(&removal->locator))
+	if (holds_key(&removal->locator, &removal->id))
 	{
-		if (unlink(path) != 0 && errno != ENOENT)
-			ereport(LOG,
-					(errcode_for_file_access(),
-					 errmsg("could not remove file \"%s\": %m", path)));
-		tde_cache_change(part, &removal->locator, TDE_CACHE_EMPTY, NULL);
+		done = !tde_relation_has_file(&removal->locator);
+		if (done)
+		{
+			if (unlink(path) != 0 && errno != ENOENT)
+				ereport(LOG,
+						(errcode_for_file_access(),
+						 errmsg("could not remove file \"%s\": %m", path)));
+			tde_cache_change(part, &removal->locator, TDE_CACHE_EMPTY, NULL);
+		}
 	}
 	LWLockRelease(&part->lock);
+	return done;
 }
 
 /*
  * Remove the directory of a dropped database, unless a new one has its OID.
+ * The removal was left in the queue: if it is not there any more, replay has
+ * meanwhile begun to make a database with that OID.
  */
 static void
 remove_database(const TdeRemoval *removal)
@@ -164,10 +234,14 @@ remove_database(const TdeRemoval *removal)
 
 	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 	scope = tde_scope_read(TDE_SCOPE_DATABASE, dbOid, reason, sizeof(reason));
-	if (!tde_database_exists(dbOid) &&
+	if (tde_cancel_database_removal(dbOid, &removal->id) &&
+		!tde_database_exists(dbOid) &&
 		(scope == NULL || TdeIdEquals(&scope->id, &removal->id)))
 	{
 		tde_scope_unpublish(TDE_SCOPE_DATABASE, dbOid);
+		if (scope)
+			tde_generations_forget(scope);
+		tde_principals_forget(dbOid);
 		tde_database_dir(dbOid, dir);
 		if (!rmtree(dir, true))
 			ereport(LOG,
@@ -181,8 +255,34 @@ remove_database(const TdeRemoval *removal)
 		tde_scope_free(scope);
 }
 
+/*
+ * Take the removal of a database's keys out of the queue; with id NULL all
+ * removals of databases with that OID.  Returns whether there was one.
+ */
+bool
+tde_cancel_database_removal(Oid dbOid, const TdeId *id)
+{
+	int			kept = 0;
+	int			n;
+
+	LWLockAcquire(&tde_removals->lock, LW_EXCLUSIVE);
+	n = tde_removals->n;
+	for (int i = 0; i < n; i++)
+	{
+		TdeRemoval *removal = &tde_removals->entries[i];
+
+		if (removal->locator.dbOid != dbOid ||
+			RelFileNumberIsValid(removal->locator.relNumber) ||
+			(id != NULL && !TdeIdEquals(&removal->id, id)))
+			tde_removals->entries[kept++] = *removal;
+	}
+	tde_removals->n = kept;
+	LWLockRelease(&tde_removals->lock);
+	return kept < n;
+}
+
 void
-TdeKeysRemoveObsolete(XLogRecPtr redo)
+TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint)
 {
 	TdeRemoval *due;
 	int			ndue = 0;
@@ -203,11 +303,17 @@ TdeKeysRemoveObsolete(XLogRecPtr redo)
 	for (int i = 0; due != NULL && i < tde_removals->n; i++)
 	{
 		TdeRemoval *removal = &tde_removals->entries[i];
+		bool		isdue;
 
 		/* what was dropped ends there, and replay begins behind it */
-		if (removal->lsn <= redo)
-			due[ndue++] = *removal;
+		if (removal->lsn == END_OF_RECOVERY)
+			isdue = !restartpoint;
 		else
+			isdue = removal->lsn <= redo;
+
+		if (isdue)
+			due[ndue++] = *removal;
+		if (!isdue || !RelFileNumberIsValid(removal->locator.relNumber))
 			tde_removals->entries[kept++] = *removal;
 	}
 	if (due != NULL)
@@ -218,10 +324,10 @@ TdeKeysRemoveObsolete(XLogRecPtr redo)
 
 	for (int i = 0; i < ndue; i++)
 	{
-		if (RelFileNumberIsValid(due[i].locator.relNumber))
-			remove_key(&due[i]);
-		else
+		if (!RelFileNumberIsValid(due[i].locator.relNumber))
 			remove_database(&due[i]);
+		else if (!remove_key(&due[i]) && !due[i].swept)
+			tde_queue_removal(&due[i].locator, &due[i].id, due[i].lsn);
 	}
 	pfree(due);
 }
@@ -231,16 +337,8 @@ TdeKeysRemoveObsolete(XLogRecPtr redo)
 static void
 sweep_key(const RelFileLocator *locator, void *arg)
 {
-	TdeKey		key;
-	char		reason[256];
-
-	if (tde_relation_has_file(locator))
-		return;
-	if (tde_key_file_read(locator, &key, false, reason, sizeof(reason)) ==
-		TDE_KEYFILE_OK)
-		tde_queue_removal(locator, &key.id, *(XLogRecPtr *) arg);
-	else if (is_damaged(locator))
-		tde_queue_removal(locator, &damaged_id, *(XLogRecPtr *) arg);
+	if (!tde_relation_has_file(locator))
+		queue_key(locator, *(XLogRecPtr *) arg, true);
 }
 
 /*
@@ -278,13 +376,18 @@ tde_database_exists(Oid dbOid)
 }
 
 /*
- * Queue all keys whose relation, or whose database, has no file.
+ * Queue all keys whose relation, or whose database, has no file.  What this
+ * node has done is in its files, so what is not there was dropped before lsn;
+ * InvalidXLogRecPtr stands for the end of the recovery that now begins.
  */
 void
 tde_sweep(XLogRecPtr lsn)
 {
 	int			ndatabases;
 	Oid		   *databases = tde_list_databases(&ndatabases);
+
+	if (XLogRecPtrIsInvalid(lsn))
+		lsn = END_OF_RECOVERY;
 
 	for (int i = 0; i < ndatabases; i++)
 	{
@@ -305,7 +408,7 @@ tde_sweep(XLogRecPtr lsn)
 			id = scope->id;
 			tde_scope_free(scope);
 		}
-		tde_queue_removal(&none, &id, lsn);
+		queue_removal(&none, &id, lsn, true);
 	}
 	pfree(databases);
 }

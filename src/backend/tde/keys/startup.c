@@ -119,6 +119,37 @@ will_recover(void)
 		stat(STANDBY_SIGNAL_FILE, &st) == 0;
 }
 
+/*
+ * The keys of relations that are gone now are not needed any more once replay
+ * cannot begin before the point that this node had reached.  A node that was
+ * in archive recovery has noted that point before it removed a file; after
+ * a clean shutdown there is nothing to replay; after a crash it is the end of
+ * the recovery that now begins.
+ *
+ * In a base backup, files may be missing of relations that replay makes and
+ * others need meanwhile; a later start sweeps.
+ */
+static void
+sweep(void)
+{
+	ControlFileData *control;
+	bool		crc_ok;
+	struct stat st;
+
+	if (stat(BACKUP_LABEL_FILE, &st) == 0)
+		return;
+	control = get_controlfile(DataDir, &crc_ok);
+	if (!XLogRecPtrIsInvalid(control->backupStartPoint) ||
+		control->backupEndRequired)
+		return;
+	if (!XLogRecPtrIsInvalid(control->minRecoveryPoint))
+		tde_sweep(control->minRecoveryPoint);
+	else if (control->state == DB_SHUTDOWNED)
+		tde_sweep(control->checkPoint);
+	else
+		tde_sweep(InvalidXLogRecPtr);
+}
+
 void
 TdeKeysStartup(void)
 {
@@ -164,20 +195,7 @@ TdeKeysStartup(void)
 			tde_list_key_files(databases[i], refuse_cbc_key, NULL);
 	}
 
-	/*
-	 * The keys of relations that are gone now are not needed any more once
-	 * replay cannot begin before the point that this node has reached: after
-	 * a crash that is the end of recovery, before which nothing is removed.
-	 * In a new base backup that point is not known; a later start sweeps.
-	 */
-	if (stat(BACKUP_LABEL_FILE, &st) != 0)
-	{
-		ControlFileData *control;
-		bool		crc_ok;
-
-		control = get_controlfile(DataDir, &crc_ok);
-		tde_sweep(control->minRecoveryPoint);
-	}
+	sweep();
 
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);

@@ -43,7 +43,7 @@ typedef struct ReadSlot
 {
 	uint64		generation;		/* of the handle; 0: slot is not in use */
 	bool		encrypted;		/* key is valid */
-	bool		zero_unencrypted;	/* a page in clear may be zeroed */
+	bool		zero_stranger;	/* another relation's page may be zeroed */
 	uint8		failed_status;	/* TdePageStatus of the first failure */
 	uint8		failed_offset;	/* and its block, from the first of the read */
 	TdeRelationKey key;
@@ -110,11 +110,12 @@ TdeStartRead(PgAioHandle *ioh, ForkNumber forknum, const TdeRelationKey *key)
 
 	/*
 	 * A base backup can hold pages of the free space map and visibility map
-	 * of an older relation beside the key of a newer one that got its number.
-	 * Replay repairs the other forks by full page images before it reads
+	 * of an older relation beside the key of a newer one that got its number;
+	 * and a standby that starts again replays an older, plain relation over
+	 * the files of a newer, encrypted one.  Replay repairs the other forks by full page images before it reads
 	 * them.
 	 */
-	slot->zero_unencrypted = InRecovery && !reachedConsistency &&
+	slot->zero_stranger = InRecovery && !reachedConsistency &&
 		(forknum == FSM_FORKNUM || forknum == VISIBILITYMAP_FORKNUM);
 }
 
@@ -149,11 +150,15 @@ TdeDecryptReadPage(PgAioTargetData *td, uint8 buf_off, void *page)
 	rlocator.backend = td->smgr.is_temp ? ioh->owner_procno :
 		INVALID_PROC_NUMBER;
 
-	if (status == TDE_PAGE_NOT_ENCRYPTED && slot->zero_unencrypted)
+	if ((status == TDE_PAGE_NOT_ENCRYPTED || status == TDE_PAGE_NO_KEY) &&
+		slot->zero_stranger)
 	{
 		memset(page, 0, BLCKSZ);
 		ereport(LOG,
-				(errmsg("zeroing block %u of relation \"%s\", which is not encrypted",
+				(status == TDE_PAGE_NO_KEY ?
+				 errmsg("zeroing block %u of relation \"%s\", which is encrypted",
+						blocknum, relpath(rlocator, td->smgr.forkNum).str) :
+				 errmsg("zeroing block %u of relation \"%s\", which is not encrypted",
 						blocknum, relpath(rlocator, td->smgr.forkNum).str)));
 		return true;
 	}
