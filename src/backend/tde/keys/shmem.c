@@ -36,10 +36,12 @@ TdeRemovalQueue *tde_removals = NULL;
 pg_atomic_uint32 *tde_active_flag = NULL;
 bool		tde_preloaded = false;
 
+/* Is our mapping locked in memory? */
+static bool locked = false;
+
 static void
 make_mappings(void)
 {
-	bool		locked;
 	const char *failed;
 
 	failed = tde_cipher_self_test();
@@ -54,11 +56,6 @@ make_mappings(void)
 		ereport(FATAL,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("could not map shared memory for encryption keys: %m")));
-	if (!locked)
-		ereport(LOG,
-				(errmsg("could not lock the memory that holds encryption keys"),
-				 errdetail("The keys could be written to swap space."),
-				 errhint("Raise the limit of locked memory (\"ulimit -l\", or LimitMEMLOCK in a systemd unit), or encrypt the swap space.")));
 
 	tde_removals = mmap(NULL, sizeof(TdeRemovalQueue), PROT_READ | PROT_WRITE,
 						MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -110,5 +107,9 @@ TdeShmemInit(void)
 
 	tde_active_flag = &tde_shared->active;
 
-	TdeAioShmemInit();
+	if (!TdeAioShmemInit() || !locked)
+		ereport(LOG,
+				(errmsg("could not lock the memory that holds encryption keys"),
+				 errdetail("The keys could be written to swap space."),
+				 errhint("Raise the limit of locked memory (\"ulimit -l\", or LimitMEMLOCK in a systemd unit), or encrypt the swap space.")));
 }

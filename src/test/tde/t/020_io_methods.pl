@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the Coffer authors
 
-# Reading and writing encrypted relations of every persistence with every
-# io_method: whole scans, index scans, several blocks in one read, reads that
+# Reading and writing encrypted relations of every persistence and cipher with
+# every io_method: whole scans, index scans, several blocks in one read, reads that
 # come back short, and pages that must not be accepted.
 
 use strict;
@@ -205,6 +205,10 @@ sub test_short_reads
 	return;
 }
 
+# Each method with each persistence, and each of these with some cipher
+my @ciphers = ('aes_128_xts', 'aes_256_xts', 'aes_128_cbc', 'aes_256_cbc');
+my $turn = 0;
+
 foreach my $method ('sync', 'worker', 'io_uring')
 {
   SKIP: {
@@ -230,7 +234,8 @@ foreach my $method ('sync', 'worker', 'io_uring')
 			my $forget =
 			  $kind eq 'temporary' ? 'SELECT 1' : "SELECT evict('$name')";
 
-			$session->query_safe("SET enable_seqscan = on");
+			$session->query_safe(
+				"SET pg_tde.cipher = " . $ciphers[ $turn++ % @ciphers ]);
 			# one by one: VACUUM wants no transaction around it
 			$session->query_safe($_ . ';')
 			  foreach grep { /\S/ }
