@@ -62,6 +62,7 @@ sub life_node
 shared_preload_libraries = 'pg_tde, injection_points'
 wal_level = replica
 checkpoint_timeout = 1h
+wal_retrieve_retry_interval = 100ms
 autovacuum = off
 max_prepared_transactions = 10
 allow_in_place_tablespaces = on
@@ -269,16 +270,19 @@ sub redo_lsn
 	return hex($1) * 2**32 + hex($2);
 }
 
-=item wait_replayed(primary, standby)
+=item wait_replayed(primary, standby, upstream)
 
-Wait until a standby has replayed all that its primary has written.
+Wait until a standby, which may follow another standby, has replayed all that
+the primary has written.
 
 =cut
 
 sub wait_replayed
 {
-	my ($primary, $standby) = @_;
-	$primary->wait_for_catchup($standby, 'replay',
+	my ($primary, $standby, $upstream) = @_;
+
+	$upstream = $primary unless defined $upstream;
+	$upstream->wait_for_catchup($standby, 'replay',
 		$primary->lsn('insert'));
 	return;
 }
@@ -307,7 +311,7 @@ restore_command = 'false'
 recovery_target_lsn = '$lsn'
 recovery_target_inclusive = off
 recovery_target_action = shutdown
-shared_buffers = 1MB
+shared_buffers = 512kB
 # end
 });
 	$node->start(fail_ok => 1);
