@@ -287,27 +287,29 @@ sub wait_replayed
 	return;
 }
 
-=item replay_until(node, lsn) and replay_on(node)
+=item replay_until(node, lsn, restore_command) and replay_on(node)
 
 Start a node that has crashed, or a stopped standby, so that it stops replay
 before the record at this LSN, writes buffers out as it goes since it has few,
 and stops; its files then show what replay has written so far.  replay_on()
-starts it again without all that.
+starts it again without all that.  WAL is what the node has, and what the
+command, if one is given, finds.
 
 =cut
 
 sub replay_until
 {
-	my ($node, $lsn) = @_;
+	my ($node, $lsn, $restore_command) = @_;
 	my $dir = $node->data_dir;
 	my $standby = -e "$dir/standby.signal";
 
+	$restore_command = 'false' unless defined $restore_command;
 	rename("$dir/standby.signal", "$dir/standby.signal.away") if $standby;
 	append_to_file("$dir/recovery.signal", '');
 	$node->append_conf(
 		'postgresql.conf', qq{
 # replay_until
-restore_command = 'false'
+restore_command = '$restore_command'
 recovery_target_lsn = '$lsn'
 recovery_target_inclusive = off
 recovery_target_action = shutdown
