@@ -25,6 +25,15 @@
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
+static bool
+has_provider(const TdeScope *scope)
+{
+	Oid			dbOid = scope->principal.provider_id > 0 ? scope->dbOid : InvalidOid;
+
+	return tde_find_provider_by_id(TdeGetProviders(dbOid),
+								   scope->principal.provider_id) != NULL;
+}
+
 static void
 load_scope(TdeScopeKind kind, Oid dbOid)
 {
@@ -47,9 +56,15 @@ load_scope(TdeScopeKind kind, Oid dbOid)
 		return;
 	}
 
-	/* Where no principal key is set any more, it may be gone for good. */
+	/*
+	 * Where no principal key is set any more, it may be gone for good.  And
+	 * after pg_rewind there can be a scope from the branch that was given up,
+	 * whose provider was known only there.
+	 */
 	if (!tde_scope_is_over(scope) &&
-		tde_scope_make_resident(scope, scope->retired ? WARNING : FATAL))
+		tde_scope_make_resident(scope,
+								scope->retired || !has_provider(scope) ?
+								WARNING : FATAL))
 		tde_scope_publish(scope);
 	tde_scope_free(scope);
 }

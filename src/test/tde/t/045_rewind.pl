@@ -47,7 +47,8 @@ sub run_case
 	$old->safe_psql('postgres',
 		'CREATE EXTENSION pg_buffercache; CREATE EXTENSION test_tde_storage;
 		 CREATE DATABASE gone');
-	tde_setup($old, 'gone');
+	$old->safe_psql('postgres', 'CREATE DATABASE late');
+	tde_setup($old, $_) foreach qw(gone late);
 	$old->backup('start');
 	my $new = PostgreSQL::Test::Cluster->new("new_$mode");
 	$new->init_from_backup($old, 'start', has_streaming => 1);
@@ -94,7 +95,21 @@ sub run_case
 	my $ring = tde_keyring($old);
 	$old->safe_psql('postgres', qq{
 		SELECT pg_tde_add_database_key_provider_file('own', '$ring.dead');
-		SELECT pg_tde_add_database_key_provider_file('more', '$ring.dead')});
+		SELECT pg_tde_add_database_key_provider_file('more', '$ring.dead');
+		SELECT pg_tde_add_global_key_provider_file('dead', '$ring.dead')});
+	$old->safe_psql('postgres', 'CREATE DATABASE stray');
+	$old->safe_psql('stray', 'CREATE EXTENSION pg_tde');
+	foreach my $db (qw(late stray))
+	{
+		$old->safe_psql($db, qq{
+			SELECT pg_tde_create_key_using_global_key_provider('$db', 'dead');
+			SELECT pg_tde_set_key_using_global_key_provider('$db', 'dead');
+			CREATE TABLE under_dead USING tde_heap AS SELECT 1 AS a});
+	}
+	my $stray = $old->safe_psql('postgres',
+		q{SELECT oid FROM pg_database WHERE datname = 'stray'});
+	my $late = $old->safe_psql('postgres',
+		q{SELECT oid FROM pg_database WHERE datname = 'late'});
 
 	#
 	# The new one
@@ -144,6 +159,14 @@ sub run_case
 	ok(exists $now->{$dead_key},
 		'so is one under a scope key that only the target had');
 
+	# Of databases that are on both branches, the given-up one leaves nothing.
+	ok(!exists $now->{"pg_tde/$late/database_key.key"},
+		'no scope that only the target had');
+	ok( !exists $now->{ "pg_tde/"
+			  . ($keys{dropped} =~ s/.*?(\d+).*/$1/r)
+			  . '/provider_config' },
+		'no providers that only the target had');
+
 	# Replay up to the drop, from what the source still has of WAL
 	replay_until($old, $before_drop,
 		'cp "' . $new->data_dir . '/pg_wal/%f" "%p"');
@@ -170,11 +193,10 @@ sub run_case
 		wait_replayed($new, $old);
 		$old->safe_psql('postgres', 'CHECKPOINT');
 	}
-	is_deeply([ grep { !/provider_config/ } differing_files(key_files($old), key_files($new)) ],
-		[], 'the same keys as on the source in the end');
+	is_deeply([ differing_files(key_files($old), key_files($new)) ],
+		[], 'the same files as on the source in the end');
 
-	# The list of providers was made on the branch that is given up; the one
-	# that the source makes now counts all the same.
+	# The same provider that was added on the branch that was given up
 	$new->safe_psql('postgres', qq{
 		SELECT pg_tde_add_database_key_provider_file('own', '$ring.own');
 		SELECT pg_tde_create_key_using_database_key_provider('own', 'own');
@@ -192,6 +214,8 @@ sub run_case
 		"rows of $_ after promotion") foreach qw(live a b c);
 	is($old->safe_psql('postgres', 'SELECT a FROM under_own'),
 		'1', 'rows of under_own after promotion');
+	is($old->safe_psql('late', 'SELECT key_name FROM pg_tde_key_info()'),
+		'default', 'a database that had a key on the other branch only');
 	$old->safe_psql('postgres', fill_sql('live', $canary, 701, 800));
 	check_storage($old, 'postgres', 'promoted target',
 		canary => $canary, control => ['a']);
