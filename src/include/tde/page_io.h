@@ -25,7 +25,7 @@ typedef enum TdePageStatus
 {
 	TDE_PAGE_OK = 0,
 	TDE_PAGE_NO_KEY,			/* encrypted, but the relation has no key */
-	TDE_PAGE_NOT_ENCRYPTED,		/* not encrypted, but the relation has a key */
+	TDE_PAGE_NOT_ENCRYPTED,		/* in clear, but the relation has a key */
 	TDE_PAGE_CIPHER_FAILED,		/* OpenSSL refused */
 } TdePageStatus;
 

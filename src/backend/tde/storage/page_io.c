@@ -130,7 +130,8 @@ TdeDecryptPage(const TdeRelationKey *key, void *page, BlockNumber blocknum,
 		return TDE_PAGE_NO_KEY;
 
 	cipher = TdeGetPageCipher(key);
-	if (cipher == NULL || tde_page_decrypt(cipher, page, blocknum, forknum) < 0)
+	if (cipher == NULL ||
+		tde_page_decrypt(cipher, page, blocknum, forknum) < 0)
 		return TDE_PAGE_CIPHER_FAILED;
 
 	return TDE_PAGE_OK;

@@ -45,7 +45,7 @@ typedef struct ReadSlot
 	bool		encrypted;		/* key is valid */
 	bool		zero_stranger;	/* another relation's page may be zeroed */
 	uint8		failed_status;	/* TdePageStatus of the first failure */
-	uint8		failed_offset;	/* and its block, from the first of the read */
+	uint8		failed_offset;	/* of its block in the read */
 	TdeRelationKey key;
 } ReadSlot;
 
