@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/proc.h"
+#include "storage/smgr.h"
 #include "tde/settings.h"
 #include "tde/xlog.h"
 #include "utils/injection_point.h"
@@ -224,6 +225,18 @@ TdeRedoCreateStorage(const RelFileLocator *rlocator, const TdeId *keyid)
 		redo_plain_locator = *rlocator;
 		if (TdeKeyFileExists(rlocator))
 			tde_key_file_forget(rlocator);
+
+		/*
+		 * A standby that starts again can have files of a later, encrypted
+		 * relation on disk.  Now that its key is gone nobody could read them,
+		 * nor take this relation for plain; replay makes them anew.
+		 */
+		if (tde_data_file_is_marked(rlocator))
+		{
+			SMgrRelation reln = smgropen(*rlocator, INVALID_PROC_NUMBER);
+
+			smgrdounlinkall(&reln, 1, true);
+		}
 		return;
 	}
 
