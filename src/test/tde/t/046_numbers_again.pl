@@ -194,6 +194,33 @@ ok($standby->log_contains(
 		qr/zeroing block \d+ of relation "base\/5\/${number}_fsm", which is encrypted/),
 	'a map of a later relation');
 
+# A restartpoint on the standby removes the key of a dropped relation; another
+# relation's key is there already, its file is not.
+SKIP:
+{
+	skip 'Injection points not supported by this build', 8
+	  unless $ENV{enable_injection_points} eq 'yes';
+
+	drop_for_good($last);
+	sql("CREATE TABLE enc5 (a int, b text) USING tde_heap;
+		 SELECT set_next_oid($number)");
+	attach($primary, 'tde-key-installed', 'wait');
+	my $session = parked($primary, 'postgres', 'tde-key-installed',
+		'TRUNCATE enc5');
+	wait_replayed($primary, $standby);
+	my $id = key_id($primary, $key);
+	ok($id ne '', 'the next relation has its key');
+	ok(!-e $standby->data_dir . "/$path", 'there is no file on the standby');
+	$standby->safe_psql('postgres', 'CHECKPOINT');
+	cmp_ok(redo_lsn($standby), '>', $redo, 'restartpoint on the standby');
+	is(key_id($standby, $key), $id, 'the key is not removed');
+	release($primary, 'tde-key-installed');
+	$session->quit;
+	sql(fill_sql('enc5', $canary, 1, 100));
+	$last = 'enc5';
+	check_standby('its relation');
+}
+
 for (1 .. 2)
 {
 	sql('CHECKPOINT');
