@@ -202,7 +202,8 @@ SKIP:
 	  unless $ENV{enable_injection_points} eq 'yes';
 
 	drop_for_good($last);
-	sql("CREATE TABLE enc5 (a int, b text) USING tde_heap;
+	sql("CREATE EXTENSION injection_points;
+		 CREATE TABLE enc5 (a int, b text) USING tde_heap;
 		 SELECT set_next_oid($number)");
 	attach($primary, 'tde-key-installed', 'wait');
 	my $session = parked($primary, 'postgres', 'tde-key-installed',
