@@ -25,13 +25,22 @@
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
+/*
+ * Is the scope from a branch that was given up?  After pg_rewind there can be
+ * one whose provider, or whose database, was known only there.  A list of
+ * providers that is missing as a whole says nothing of the kind: it is lost.
+ */
 static bool
-has_provider(const TdeScope *scope)
+is_from_dead_branch(const TdeScope *scope)
 {
-	Oid			dbOid = scope->principal.provider_id > 0 ? scope->dbOid : InvalidOid;
+	Oid			provider_db = scope->principal.provider_id > 0 ? scope->dbOid : InvalidOid;
+	TdeProviderList *list;
 
-	return tde_find_provider_by_id(TdeGetProviders(dbOid),
-								   scope->principal.provider_id) != NULL;
+	if (scope->kind == TDE_SCOPE_DATABASE && !tde_database_exists(scope->dbOid))
+		return true;
+	list = TdeGetProviders(provider_db);
+	return list->change > 0 &&
+		tde_find_provider_by_id(list, scope->principal.provider_id) == NULL;
 }
 
 static void
@@ -63,7 +72,7 @@ load_scope(TdeScopeKind kind, Oid dbOid)
 	 */
 	if (!tde_scope_is_over(scope) &&
 		tde_scope_make_resident(scope,
-								scope->retired || !has_provider(scope) ?
+								scope->retired || is_from_dead_branch(scope) ?
 								WARNING : FATAL))
 		tde_scope_publish(scope);
 	tde_scope_free(scope);
