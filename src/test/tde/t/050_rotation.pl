@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the Coffer authors
 
-# Rotation of principal keys: a crash at each step leaves every relation
-# readable, nothing waits for a rotation, and standbys follow.
+# Setting another principal key, or changing the list of key providers, and a
+# crash at each step of it: of the backend that does it, whereupon the server
+# starts anew without asking any provider, of the whole server, and of the
+# postmaster.  Every relation stays readable; either the change is complete or
+# it has not happened, on the standby too; and CREATE TABLE goes on meanwhile.
 
 use strict;
 use warnings FATAL => 'all';
@@ -11,157 +14,218 @@ use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TdeLife;
 use TdeTest;
 
-plan skip_all => 'needs injection points, which this build does without'
-  if $ENV{enable_injection_points} ne 'yes';
+plan skip_all => 'Injection points not supported by this build'
+  unless $ENV{enable_injection_points} eq 'yes';
 
-my $node = tde_node('main', allows_streaming => 1);
-# preloaded, so that waiting in a critical section has nothing to allocate
-$node->append_conf('postgresql.conf',
-	"shared_preload_libraries = 'pg_tde, injection_points'\n");
-$node->start;
-plan skip_all => 'needs the extension injection_points, which is not installed'
-  unless $node->check_extension('injection_points');
-tde_setup($node);
-$node->safe_psql('postgres', 'CREATE EXTENSION injection_points');
-$node->safe_psql('postgres', 'CREATE DATABASE other');
-tde_setup($node, 'other');
-foreach my $db ('postgres', 'other')
+my $primary = life_node('primary', allows_streaming => 1);
+$primary->append_conf(
+	'postgresql.conf', q{
+wal_keep_size = 1GB
+wal_writer_delay = 10s
+restart_after_crash = on
+});
+$primary->start;
+tde_setup($primary);
+my $ring = tde_keyring($primary);
+sub sql { return $primary->safe_psql('postgres', $_[0]); }
+
+# Database "own" has its own key and provider, the others follow the default.
+my @databases = ('postgres', 'other', 'own');
+sql('CREATE EXTENSION injection_points');
+sql("CREATE DATABASE $_") foreach qw(other own);
+tde_setup($primary, $_) foreach qw(other own);
+$primary->safe_psql('own', qq{
+	SELECT pg_tde_add_database_key_provider_file('own', '$ring.own');
+	SELECT pg_tde_create_key_using_database_key_provider('k0', 'own');
+	SELECT pg_tde_set_key_using_database_key_provider('k0', 'own')});
+foreach my $db (@databases)
 {
-	$node->safe_psql($db,
+	$primary->safe_psql($db,
 		'CREATE TABLE t USING tde_heap AS SELECT g FROM generate_series(1, 1000) g'
 	);
 }
-$node->safe_psql('postgres', 'CHECKPOINT');
+$primary->backup('start');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'start', has_streaming => 1);
+$standby->start;
 
 my $n = 0;
+my @meanwhile;
 
-# the statements that make the next key the default key
-sub rotate
+# What can be changed: statements that do it, the database to do it in, what
+# shows whether it was done
+my %changes = (
+	default => {
+		db => 'postgres',
+		do => q{
+			SELECT pg_tde_create_key_using_global_key_provider('kN', 'ring');
+			SELECT pg_tde_set_default_key_using_global_key_provider('kN', 'ring')},
+		show => q{SELECT key_name FROM pg_tde_default_key_info()}
+	},
+	database => {
+		db => 'own',
+		do => q{
+			SELECT pg_tde_create_key_using_database_key_provider('kN', 'own');
+			SELECT pg_tde_set_key_using_database_key_provider('kN', 'own')},
+		show => q{SELECT key_name FROM pg_tde_key_info()}
+	},
+	server => {
+		db => 'postgres',
+		do => q{
+			SELECT pg_tde_create_key_using_global_key_provider('kN', 'ring');
+			SELECT pg_tde_set_server_key_using_global_key_provider('kN', 'ring')},
+		show => q{SELECT key_name FROM pg_tde_server_key_info()}
+	},
+	providers => {
+		db => 'own',
+		do => qq{SELECT pg_tde_add_database_key_provider_file('kN', '$ring.kN')},
+		show => q{SELECT max(name) FROM pg_tde_list_all_database_key_providers()
+			WHERE name ~ '^k'}
+	});
+
+sub statements
 {
-	$n++;
-	return "SELECT pg_tde_create_key_using_global_key_provider('k$n', 'ring');"
-	  . "SELECT pg_tde_set_default_key_using_global_key_provider('k$n', 'ring');";
+	my ($change) = @_;
+	return $change->{do} =~ s/kN/k$n/gr;
+}
+
+sub shown
+{
+	my ($node, $change) = @_;
+	return $node->safe_psql($change->{db}, $change->{show});
 }
 
 sub check
 {
-	my ($what) = @_;
-	foreach my $db ('postgres', 'other')
+	my ($label) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	wait_replayed($primary, $standby);
+	foreach my $node ($primary, $standby)
 	{
-		is($node->safe_psql($db, 'SELECT sum(g) FROM t'),
-			'500500', "$what: rows of $db");
-		$node->safe_psql($db, 'SELECT pg_tde_verify_key()');
+		my $on = "$label, on the " . $node->name;
+		foreach my $db (@databases)
+		{
+			is( $node->safe_psql($db,
+					join(' UNION ALL ', map { "SELECT sum(g) FROM $_" } 't', @meanwhile)),
+				join("\n", '500500', (1) x @meanwhile),
+				"$on: rows of $db");
+			$node->safe_psql($db, 'SELECT pg_tde_verify_key()');
+		}
+		$node->safe_psql('postgres',
+			'SELECT pg_tde_verify_default_key(), pg_tde_verify_server_key()');
 	}
-	$node->safe_psql('postgres', 'SELECT pg_tde_verify_default_key()');
+	is_deeply(
+		[
+			grep { !/\/\d+\.key$/ }
+			  differing_files(key_files($standby), key_files($primary))
+		],
+		[],
+		"$label: scopes and providers are the same on both nodes");
 	return;
 }
 
-sub key_name
+sub kill_backend
 {
-	my ($db, $function) = @_;
-	return $node->safe_psql($db, "SELECT key_name FROM $function()");
+	my ($pid) = @_;
+	my $offset = -s $primary->logfile;
+
+	# No provider can be reached when the server starts anew.
+	rename($_, "$_.away") or die foreach $ring, "$ring.own";
+	kill 'KILL', $pid;
+	$primary->wait_for_log(qr/all server processes terminated; reinitializing/,
+		$offset);
+	$primary->poll_query_until('postgres', 'SELECT true');
+	rename("$_.away", $_) or die foreach $ring, "$ring.own";
+	return;
 }
 
-# Whether the rotation is done depends on whether it had been logged.
-my @points = (
-	[ 'tde-scopes-written', 0 ],
-	[ 'tde-scopes-logged', 1 ],
-	[ 'tde-scope-renamed', 1 ],
-	[ 'tde-scopes-renamed', 1 ]);
-
-foreach my $case (@points)
+sub run_case
 {
-	my ($point, $done) = @$case;
-	my $before = key_name('postgres', 'pg_tde_default_key_info');
-	my $statements = rotate();
+	my ($what, $point, $done, $how, $quiet) = @_;
+	my $change = $changes{$what};
+	my $label = "$what, $how at $point";
 
-	# in a new session each time: a crash takes the point away
-	$node->safe_psql('postgres',
-		"SELECT injection_points_attach('$point', 'wait')");
+	$n++;
+	my $before = shown($primary, $change);
+	attach($primary, $point, 'wait');
 	my $session =
-	  $node->background_psql('postgres', on_error_stop => 0);
-	$session->query_until(qr/started/, "\\echo started\n$statements\n");
-	$node->wait_for_event('client backend', $point);
+	  parked($primary, $change->{db}, $point, statements($change));
+	my $pid = sql("SELECT pid FROM pg_stat_activity WHERE wait_event = '$point'");
 
-	# A table is created meanwhile, and its neighbours are read.
-	$node->safe_psql('postgres',
-		"CREATE TABLE meanwhile_$n USING tde_heap AS SELECT 1 AS x");
-	is($node->safe_psql('other', 'SELECT count(*) FROM t'),
-		'1000', "$point: reading goes on");
+	# In every database a table is made, and read, meanwhile; or nothing
+	# happens that would flush WAL.
+	if (!$quiet)
+	{
+		$primary->safe_psql($_,
+			"CREATE TABLE meanwhile_$n USING tde_heap AS SELECT 1 AS g")
+		  foreach @databases;
+		push @meanwhile, "meanwhile_$n";
+		is( sql("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid"),
+			$point, "$label: CREATE TABLE does not wait");
+	}
 
-	$node->stop('immediate');
+	if ($how eq 'kill of the backend')
+	{
+		kill_backend($pid);
+	}
+	elsif ($how eq 'kill of the postmaster')
+	{
+		tde_crash($primary);
+		$primary->start;
+	}
+	else
+	{
+		$primary->stop('immediate');
+		$primary->start;
+	}
 	eval { $session->quit };
-	$node->start;
 
-	check("crash at $point");
-	is($node->safe_psql('postgres', "SELECT x FROM meanwhile_$n"),
-		'1', "crash at $point: the table made meanwhile");
 	my $expected = $done ? "k$n" : $before;
-	is(key_name('postgres', 'pg_tde_default_key_info'),
-		$expected, "crash at $point: default key");
-	is(key_name($_, 'pg_tde_key_info'),
-		$expected, "crash at $point: key of $_")
-	  foreach ('postgres', 'other');
+	wait_replayed($primary, $standby);
+	is(shown($_, $change), $expected, "$label: outcome on the " . $_->name)
+	  foreach $primary, $standby;
+	check($label);
 
 	# and again, to the end
-	$node->safe_psql('postgres', rotate());
-	check("rotation after a crash at $point");
-	is(key_name('other', 'pg_tde_key_info'),
-		"k$n", "rotation after a crash at $point: key");
+	$n++;
+	$primary->safe_psql($change->{db}, statements($change));
+	is(shown($primary, $change), "k$n", "$label: done after that");
+	return;
 }
 
-# A base backup that begins before a rotation and copies the key store after
-# it replays the old record over the newer file.
-$node->backup('base');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($node, 'base', has_streaming => 1);
-my ($keydir) = glob($node->data_dir . '/pg_tde');
-$node->safe_psql('postgres', rotate());
-$node->safe_psql('postgres', rotate());
-PostgreSQL::Test::RecursiveCopy::copypath($keydir,
-	$standby->data_dir . '/pg_tde.new');
-PostgreSQL::Test::Utils::system_or_bail('rm', '-rf',
-	$standby->data_dir . '/pg_tde');
-rename($standby->data_dir . '/pg_tde.new', $standby->data_dir . '/pg_tde')
-  or die "could not rename: $!";
-$standby->start;
-$node->wait_for_catchup($standby);
-is($standby->safe_psql('other', 'SELECT sum(g) FROM t'),
-	'500500', 'standby reads');
-is($standby->safe_psql('postgres',
-		'SELECT key_name FROM pg_tde_default_key_info()'),
-	"k$n", 'an old rotation replayed over a newer file changes nothing');
+# the server has a key of its own from here on
+$n++;
+sql(statements($changes{server}));
+check('at first');
 
-# The standby must fetch a new principal key while its provider is away: replay
-# waits, and goes on when the provider is back.
-my $ring = tde_keyring($node);
-my $offset = -s $standby->logfile;
-$node->safe_psql('postgres',
-	"SELECT pg_tde_create_key_using_global_key_provider('late', 'ring')");
-$standby->safe_psql('postgres', 'SELECT pg_wal_replay_pause()');
-$node->safe_psql('postgres',
-	"SELECT pg_tde_set_default_key_using_global_key_provider('late', 'ring')");
-rename($ring, "$ring.away") or die "could not rename: $!";
-$standby->safe_psql('postgres', 'SELECT pg_wal_replay_resume()');
-$standby->wait_for_log(qr/waiting for key provider "ring"/, $offset);
-is($standby->safe_psql('other', 'SELECT sum(g) FROM t'),
-	'500500', 'queries go on while replay waits for a key provider');
-rename("$ring.away", $ring) or die "could not rename: $!";
-$node->wait_for_catchup($standby);
-is($standby->safe_psql('other', 'SELECT sum(g) FROM t'),
-	'500500', 'the standby reads after one more rotation');
+# Whether a change is done depends on whether it had been logged.  Rotation of
+# the default key concerns three scopes: its own and those of two databases.
+run_case('default', 'tde-scopes-written', 0, 'crash');
+run_case('default', 'tde-scopes-logged', 1, 'kill of the backend');
+run_case('default', 'tde-scope-renamed', 1, 'crash');
+run_case('default', 'tde-scopes-renamed', 1, 'kill of the backend');
+run_case('default', 'tde-scope-renamed', 1, 'crash', 1);
+run_case('database', 'tde-scopes-written', 0, 'kill of the backend');
+run_case('database', 'tde-scopes-logged', 1, 'kill of the postmaster');
+run_case('database', 'tde-scope-renamed', 1, 'kill of the backend');
+run_case('server', 'tde-scopes-logged', 1, 'crash');
+run_case('providers', 'tde-providers-written', 0, 'crash');
+run_case('providers', 'tde-providers-logged', 1, 'kill of the backend');
+run_case('providers', 'tde-providers-logged', 1, 'crash', 1);
+check('in the end');
+
+is(join(' ', map { glob($_->data_dir . '/pg_tde/*/*.tmp') } $primary, $standby),
+	'', 'no temporary file is left');
 $standby->promote;
-is($standby->safe_psql('other', 'SELECT sum(g) FROM t'),
-	'500500', 'and after its promotion');
-$standby->safe_psql('other',
-	'CREATE TABLE new USING tde_heap AS SELECT 1 AS x');
-foreach my $file (glob("$keydir/*/database_key.key"))
-{
-	my $name = substr($file, length($node->data_dir));
-	is( slurp_bytes($standby->data_dir . $name),
-		slurp_bytes($file), "the standby has the same $name");
-}
-
+$standby->safe_psql($_, 'CREATE TABLE promoted USING tde_heap AS SELECT 2 AS g')
+  foreach @databases;
+is($standby->safe_psql($_, 'SELECT g FROM promoted'),
+	'2', "a table made in $_ after promotion")
+  foreach @databases;
+$standby->stop;
+$primary->stop;
 done_testing();
