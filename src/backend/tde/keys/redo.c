@@ -60,32 +60,45 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	char		reason[256];
 	TdeScope   *scope = tde_scope_parse(data, len, &why);
 	TdeScope   *old;
+	bool		is_newer;
+	bool		resident;
 
 	if (scope == NULL)
 		damaged_record(record, why);
 
 	/*
 	 * If keys of an earlier database of this OID wait for their removal, they
-	 * must not take these with them.  store_lock keeps that removal off.
+	 * must not take these with them.
 	 */
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 	if (scope->kind == TDE_SCOPE_DATABASE)
 		(void) tde_cancel_database_removal(scope->dbOid, NULL);
 
 	/* A damaged file is replaced. */
 	old = tde_scope_read(scope->kind, scope->dbOid, reason, sizeof(reason));
-	if (old != NULL && TdeIdEquals(&old->id, &scope->id) &&
-		old->change >= scope->change)
+	is_newer = old == NULL || !TdeIdEquals(&old->id, &scope->id) ||
+		old->change < scope->change;
+	if (!is_newer)
 	{
 		tde_scope_free(scope);
 		scope = old;
 		old = NULL;
 	}
-	else
-		tde_scope_install(scope);
-	LWLockRelease(&tde_shared->store_lock);
 
-	if (tde_scope_make_resident(scope, scope->retired ? WARNING : FATAL))
+	/*
+	 * The keys come first: if they cannot be had this node can still start
+	 * again with the file that it has, up to here.
+	 */
+	resident = tde_scope_make_resident(scope,
+									   scope->retired ? WARNING : FATAL);
+
+	/* store_lock keeps removal off. */
+	if (is_newer)
+	{
+		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		tde_scope_install(scope);
+		LWLockRelease(&tde_shared->store_lock);
+	}
+	if (resident)
 		tde_scope_publish(scope);
 	tde_scope_free(scope);
 	if (old)
