@@ -84,8 +84,16 @@ my ($wal) = run_command(
 		'--start' => '0/2000028',
 		'--path' => $primary->data_dir . '/pg_wal'
 	]);
-is(scalar(() = $wal =~ /desc: SCOPES/g), 2, 'two rotations to replay');
-$standby->start;
+my @rotations = $wal =~ /lsn: ([0-9A-F\/]+), prev [0-9A-F\/]+, desc: SCOPES/g;
+is(scalar(@rotations), 2, 'two rotations to replay');
+
+# Between the two, the older one must not have replaced the file: the node
+# could not start again with it.
+replay_until($standby, $rotations[1],
+	'cp "' . $primary->data_dir . '/pg_wal/%f" "%p"');
+is(slurp_bytes($standby->data_dir . "/$file"),
+	$two, 'the older record has changed nothing');
+replay_on($standby);
 wait_replayed($primary, $standby);
 check($standby, 'two', 'older records over newer files');
 is($standby->safe_psql('postgres', 'SELECT g FROM under_one'),
