@@ -316,9 +316,16 @@ recovery_target_action = shutdown
 shared_buffers = 512kB
 # end
 });
-	$node->start(fail_ok => 1);
-	$node->stop('immediate', fail_ok => 1);
-	return;
+
+	# It ends by itself, with an error if it is not consistent at that point.
+	system_log('pg_ctl', '--wait', '--pgdata' => $dir,
+		'--log' => $node->logfile, 'start');
+	for my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return unless -e "$dir/postmaster.pid";
+		select(undef, undef, undef, 0.1);
+	}
+	die 'replay_until: the server did not stop';
 }
 
 sub replay_on
