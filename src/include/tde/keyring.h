@@ -43,6 +43,19 @@ typedef enum TdeKeyringStatus
 	TDE_KEYRING_FAILED,			/* anything else */
 } TdeKeyringStatus;
 
+/*
+ * What a provider says about a key that it has: may it be used?  A provider
+ * can say so and still return the key.
+ */
+typedef enum TdePrincipalState
+{
+	TDE_PRINCIPAL_ACTIVE = 1,
+	TDE_PRINCIPAL_PRE_ACTIVE,	/* not to be used yet */
+	TDE_PRINCIPAL_DEACTIVATED,	/* revoked, or past its time */
+	TDE_PRINCIPAL_COMPROMISED,	/* revoked, because others may know it */
+	TDE_PRINCIPAL_DESTROYED,	/* its bytes are gone, or all of it */
+} TdePrincipalState;
+
 typedef struct TdeKeyringError
 {
 	TdeKeyringStatus status;
@@ -78,7 +91,11 @@ typedef struct TdeKeyringType
 {
 	const char *name;			/* "file", "kmip", "vault-v2" */
 
-	const TdeKeyringOption *options;	/* all it takes; ends in a NULL name */
+	/*
+	 * All options it takes, in the order in which programs take them as
+	 * arguments, the required ones first; ends in a NULL name.
+	 */
+	const TdeKeyringOption *options;
 
 	/*
 	 * Options are known to be those above, each once and of its kind, and the
@@ -101,6 +118,16 @@ typedef struct TdeKeyringType
 	TdeKeyringStatus (*create) (const TdeProvider *provider, const char *name,
 								int keylen, const TdeKeyringCall *call,
 								TdePrincipalKey *key, TdeKeyringError *error);
+
+	/*
+	 * The state of a key.  A key that is not there is NOT_FOUND, or OK and
+	 * TDE_PRINCIPAL_DESTROYED.  NULL for a type that knows no states: its keys
+	 * are active as long as they can be fetched.
+	 */
+	TdeKeyringStatus (*state) (const TdeProvider *provider, const char *name,
+							   const TdeKeyringCall *call,
+							   TdePrincipalState *state,
+							   TdeKeyringError *error);
 } TdeKeyringType;
 
 /* Look a type up by name; NULL if there is none. */
@@ -128,6 +155,20 @@ extern TdeKeyringStatus tde_keyring_create(const TdeProvider *provider,
 										   const TdeKeyringCall *call,
 										   TdePrincipalKey *key,
 										   TdeKeyringError *error);
+
+
+/*
+ * The state of a key; one that the provider does not have (any more) is
+ * reported as destroyed, with status OK.
+ */
+extern TdeKeyringStatus tde_keyring_state(const TdeProvider *provider,
+										  const char *name,
+										  const TdeKeyringCall *call,
+										  TdePrincipalState *state,
+										  TdeKeyringError *error);
+
+/* "active", "revoked as compromised" ...; translated. */
+extern const char *tde_principal_state_name(TdePrincipalState state);
 
 /*
  * The text option "name" of a provider, copied into buf; false if it is not

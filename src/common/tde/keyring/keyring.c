@@ -212,3 +212,51 @@ tde_keyring_create(const TdeProvider *provider, const char *name, int keylen,
 		status = type->create(provider, name, keylen, call, key, error);
 	return finish_key(provider, name, status, key, error);
 }
+
+TdeKeyringStatus
+tde_keyring_state(const TdeProvider *provider, const char *name,
+				  const TdeKeyringCall *call, TdePrincipalState *state,
+				  TdeKeyringError *error)
+{
+	const TdeKeyringType *type;
+	TdeKeyringStatus status;
+
+	status = begin_call(provider, &type, error);
+	if (status == TDE_KEYRING_OK)
+		status = check_key_name(name, error);
+	if (status == TDE_KEYRING_OK && type->state == NULL)
+	{
+		TdePrincipalKey key;
+
+		*state = TDE_PRINCIPAL_ACTIVE;
+		status = type->fetch(provider, name, call, &key, error);
+		tde_wipe(&key, sizeof(key));
+	}
+	else if (status == TDE_KEYRING_OK)
+		status = type->state(provider, name, call, state, error);
+	if (status == TDE_KEYRING_NOT_FOUND)
+	{
+		*state = TDE_PRINCIPAL_DESTROYED;
+		status = TDE_KEYRING_OK;
+	}
+	return status == TDE_KEYRING_OK ? succeed(error) : status;
+}
+
+const char *
+tde_principal_state_name(TdePrincipalState state)
+{
+	switch (state)
+	{
+		case TDE_PRINCIPAL_ACTIVE:
+			return _("active");
+		case TDE_PRINCIPAL_PRE_ACTIVE:
+			return _("not active yet");
+		case TDE_PRINCIPAL_DEACTIVATED:
+			return _("revoked");
+		case TDE_PRINCIPAL_COMPROMISED:
+			return _("revoked as compromised");
+		case TDE_PRINCIPAL_DESTROYED:
+			return _("destroyed");
+	}
+	return "?";
+}
