@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * paths.h
- *	  Where the key store lies in a data directory, for programs.
+ *	  Where the key store lies in a data directory.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -12,7 +12,35 @@
 #ifndef TDE_PATHS_H
 #define TDE_PATHS_H
 
+#include "storage/relfilelocator.h"
+#include "tde/scope.h"
+
 #define TDE_DIR				"pg_tde"
+#define TDE_GLOBAL_DIR		"pg_tde/global"
+#define TDE_PROVIDER_FILE	"provider_config"
+#define TDE_DATABASE_FILE	"database_key.key"
+#define TDE_SERVER_FILE		"server_key.key"
+#define TDE_DEFAULT_FILE	"default_key.key"
+#define TDE_TEMP_SUFFIX		".tmp"
+
+/*
+ * Paths relative to the data directory, into buffers of MAXPGPATH bytes.
+ * dbOid is InvalidOid for the directory, and the providers, of the server.
+ */
+extern void tde_database_dir(Oid dbOid, char *path);
+extern void tde_key_path(const RelFileLocator *locator, char *path);
+extern void tde_scope_path(TdeScopeKind kind, Oid dbOid, char *path);
+extern void tde_provider_path(Oid dbOid, char *path);
+
+/*
+ * The inverse of tde_key_path for a file name found in a database's
+ * directory; false if it is no name of a key file.
+ */
+extern bool tde_parse_key_file_name(const char *name, Oid dbOid,
+									RelFileLocator *locator);
+
+/* The database whose directory has that name; InvalidOid if none has. */
+extern Oid	tde_parse_database_dir(const char *name);
 
 /*
  * Is a path, relative to the data directory, the key store or in it?

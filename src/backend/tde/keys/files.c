@@ -1,16 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * files.c
- *	  Names of the files under $PGDATA/pg_tde, and how they are read and
- *	  written.
- *
- *	  pg_tde/global/provider_config			global providers
- *	  pg_tde/global/default_key.key			scope record of the default key
- *	  pg_tde/global/server_key.key			scope record of the server
- *	  pg_tde/<db>/provider_config			providers of a database
- *	  pg_tde/<db>/database_key.key			scope record of a database
- *	  pg_tde/<db>/<rel>.key					key record of a relation in pg_default
- *	  pg_tde/<db>/<rel>_<spc>.key			... in another tablespace
+ *	  How the files under $PGDATA/pg_tde are read and written; paths.c in
+ *	  src/common/tde has their names.
  *
  * No file is ever changed in place: a new one is written beside it, with the
  * suffix .tmp, and renamed.
@@ -27,31 +19,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "catalog/pg_tablespace_d.h"
 #include "common/file_perm.h"
 #include "key_store.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
-
-void
-tde_database_dir(Oid dbOid, char *path)
-{
-	if (OidIsValid(dbOid))
-		snprintf(path, MAXPGPATH, "%s/%u", TDE_DIR, dbOid);
-	else
-		strlcpy(path, TDE_GLOBAL_DIR, MAXPGPATH);
-}
-
-void
-tde_key_path(const RelFileLocator *locator, char *path)
-{
-	if (locator->spcOid == DEFAULTTABLESPACE_OID)
-		snprintf(path, MAXPGPATH, "%s/%u/%u.key", TDE_DIR, locator->dbOid,
-				 locator->relNumber);
-	else
-		snprintf(path, MAXPGPATH, "%s/%u/%u_%u.key", TDE_DIR, locator->dbOid,
-				 locator->relNumber, locator->spcOid);
-}
 
 char *
 TdeKeyFilePath(const RelFileLocator *rlocator)
@@ -60,57 +31,6 @@ TdeKeyFilePath(const RelFileLocator *rlocator)
 
 	tde_key_path(rlocator, path);
 	return path;
-}
-
-/*
- * The inverse of tde_key_path for a file name found in a database's directory.
- */
-bool
-tde_parse_key_file_name(const char *name, Oid dbOid, RelFileLocator *locator)
-{
-	char	   *end;
-	unsigned long rel;
-	unsigned long spc = DEFAULTTABLESPACE_OID;
-
-	if (name[0] < '1' || name[0] > '9')
-		return false;
-	errno = 0;
-	rel = strtoul(name, &end, 10);
-	if (errno != 0 || rel > PG_UINT32_MAX)
-		return false;
-	if (*end == '_' && end[1] >= '1' && end[1] <= '9')
-	{
-		spc = strtoul(end + 1, &end, 10);
-		if (errno != 0 || spc > PG_UINT32_MAX)
-			return false;
-	}
-	if (strcmp(end, ".key") != 0)
-		return false;
-
-	locator->spcOid = (Oid) spc;
-	locator->dbOid = dbOid;
-	locator->relNumber = (RelFileNumber) rel;
-	return true;
-}
-
-void
-tde_scope_path(TdeScopeKind kind, Oid dbOid, char *path)
-{
-	if (kind == TDE_SCOPE_DATABASE)
-		snprintf(path, MAXPGPATH, "%s/%u/%s", TDE_DIR, dbOid,
-				 TDE_DATABASE_FILE);
-	else
-		snprintf(path, MAXPGPATH, "%s/%s", TDE_GLOBAL_DIR,
-				 kind == TDE_SCOPE_SERVER ? TDE_SERVER_FILE : TDE_DEFAULT_FILE);
-}
-
-void
-tde_provider_path(Oid dbOid, char *path)
-{
-	char		dir[MAXPGPATH];
-
-	tde_database_dir(dbOid, dir);
-	snprintf(path, MAXPGPATH, "%s/%s", dir, TDE_PROVIDER_FILE);
 }
 
 /*

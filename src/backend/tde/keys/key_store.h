@@ -17,13 +17,6 @@
 #include "tde/keys.h"
 #include "tde/paths.h"
 
-#define TDE_GLOBAL_DIR		"pg_tde/global"
-#define TDE_PROVIDER_FILE	"provider_config"
-#define TDE_DATABASE_FILE	"database_key.key"
-#define TDE_SERVER_FILE		"server_key.key"
-#define TDE_DEFAULT_FILE	"default_key.key"
-#define TDE_TEMP_SUFFIX		".tmp"
-
 /* ---- shared memory (shmem.c) ---- */
 
 /*
@@ -157,12 +150,6 @@ extern TdeRemovalQueue *tde_removals;
 
 /* ---- files (files.c) ---- */
 
-extern void tde_database_dir(Oid dbOid, char *path);	/* MAXPGPATH */
-extern void tde_key_path(const RelFileLocator *locator, char *path);
-extern void tde_scope_path(TdeScopeKind kind, Oid dbOid, char *path);
-extern void tde_provider_path(Oid dbOid, char *path);
-extern bool tde_parse_key_file_name(const char *name, Oid dbOid,
-									RelFileLocator *locator);
 extern void tde_make_directory(Oid dbOid);
 extern int	tde_read_small_file(const char *path, uint8 *buf, int size);
 extern uint8 *tde_read_file(const char *path, size_t *len);

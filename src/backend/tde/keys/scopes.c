@@ -651,21 +651,16 @@ tde_list_databases(int *n)
 		return oids;
 	while ((de = ReadDir(d, TDE_DIR)) != NULL)
 	{
-		char	   *end;
-		unsigned long oid;
+		Oid			oid = tde_parse_database_dir(de->d_name);
 
-		if (strspn(de->d_name, "0123456789") != strlen(de->d_name))
-			continue;
-		errno = 0;
-		oid = strtoul(de->d_name, &end, 10);
-		if (errno != 0 || *end != '\0' || oid == 0 || oid > PG_UINT32_MAX)
+		if (!OidIsValid(oid))
 			continue;
 		if (*n == max)
 		{
 			max *= 2;
 			oids = repalloc(oids, sizeof(Oid) * max);
 		}
-		oids[(*n)++] = (Oid) oid;
+		oids[(*n)++] = oid;
 	}
 	FreeDir(d);
 	return oids;
