@@ -69,20 +69,6 @@ typedef struct TdeKmipVersion
 	int			minor;
 } TdeKmipVersion;
 
-/* States of a key as KMIP numbers them. */
-typedef enum TdeKmipState
-{
-	TDE_KMIP_PRE_ACTIVE = 1,
-	TDE_KMIP_ACTIVE = 2,
-	TDE_KMIP_DEACTIVATED = 3,
-	TDE_KMIP_COMPROMISED = 4,
-	TDE_KMIP_DESTROYED = 5,
-	TDE_KMIP_DESTROYED_COMPROMISED = 6,
-} TdeKmipState;
-
-/* "active", "compromised" ...; translated. */
-extern const char *tde_kmip_state_name(TdeKmipState state);
-
 /* Why a key is revoked: makes it Deactivated, or Compromised. */
 typedef enum TdeKmipRevocation
 {
@@ -133,7 +119,7 @@ extern TdeKeyringStatus tde_kmip_check(TdeKmipClient *client,
 extern TdeKeyringStatus tde_kmip_fetch(TdeKmipClient *client,
 									   const char *name,
 									   TdePrincipalKey *key,
-									   TdeKmipState *state,
+									   TdePrincipalState *state,
 									   TdeKeyringError *error);
 
 /*
@@ -147,12 +133,12 @@ extern TdeKeyringStatus tde_kmip_create_key(TdeKmipClient *client,
 
 /*
  * The state of the one key of that name.  A destroyed key that the server
- * still knows is TDE_KMIP_DESTROYED and the status OK; one that it has
+ * still knows is TDE_PRINCIPAL_DESTROYED and the status OK; one that it has
  * forgotten is NOT_FOUND.
  */
 extern TdeKeyringStatus tde_kmip_key_state(TdeKmipClient *client,
 										   const char *name,
-										   TdeKmipState *state,
+										   TdePrincipalState *state,
 										   TdeKeyringError *error);
 
 /* For tests and tools: what a KMS administrator does to a key. */
