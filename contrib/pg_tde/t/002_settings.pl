@@ -47,7 +47,8 @@ is( $node->safe_psql(
 		WHERE name = 'lock_memory' OR name LIKE 'pg\_tde%' ORDER BY name}),
 	"lock_memory|off|bool|postmaster|\n"
 	  . 'pg_tde.cipher|aes_128_xts|enum|superuser|'
-	  . '{aes_128_xts,aes_256_xts,aes_128_cbc,aes_256_cbc}',
+	  . "{aes_128_xts,aes_256_xts,aes_128_cbc,aes_256_cbc}\n"
+	  . 'pg_tde.key_wait_timeout|60|integer|sighup|',
 	'pg_settings');
 
 my ($ret, $stdout, $stderr) = $node->psql('postgres', 'SET pg_tde.cypher = aes_256_xts');

@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -29,6 +30,7 @@
 
 int			tde_cipher = TDE_AES_128_XTS;
 bool		tde_lock_memory = false;
+int			tde_key_wait_timeout = 60;
 
 /*
  * The names of tde_cipher_name() come first, so that they are the ones shown.
@@ -68,6 +70,16 @@ TdeDefineSettings(void)
 							 PGC_SUSET,
 							 0,
 							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pg_tde.key_wait_timeout",
+							"Sets how long a start of the server waits for a key provider that does not answer.",
+							"0 does not wait, -1 waits without limit. A standby that serves queries always waits.",
+							&tde_key_wait_timeout,
+							60,
+							-1, INT_MAX / 1000,
+							PGC_SIGHUP,
+							GUC_UNIT_S,
+							NULL, NULL, NULL);
 
 	DefineCustomBoolVariable("lock_memory",
 							 "Locks the memory of all server processes so that it is never swapped out.",

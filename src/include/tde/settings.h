@@ -16,6 +16,7 @@
 
 extern PGDLLIMPORT int tde_cipher;	/* pg_tde.cipher, a TdeCipher */
 extern PGDLLIMPORT bool tde_lock_memory;	/* lock_memory */
+extern PGDLLIMPORT int tde_key_wait_timeout;	/* pg_tde.key_wait_timeout, s */
 
 /* Called once where the server's built-in settings are made. */
 extern void TdeDefineSettings(void);

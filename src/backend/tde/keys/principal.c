@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * principal.c
- *	  Principal keys: fetching them from their providers, setting, rotating,
- *	  verifying and deleting the one of a scope.
+ *	  Principal keys: setting, rotating, verifying and deleting the one of a
+ *	  scope.
  *
  * Rotation wraps the scope keys anew and begins a new generation for keys
  * made from now on; it touches no internal key, so it costs the same with
@@ -20,168 +20,9 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "access/xlogutils.h"
 #include "key_store.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
-#include "postmaster/startup.h"
-#include "storage/latch.h"
-#include "utils/timestamp.h"
-#include "utils/wait_event.h"
-
-/* How long the startup process waits for a provider that does not answer. */
-#define STARTUP_WAIT_S	60
-
-/* For TdeKeyringCall: has the user, or the administrator, lost patience? */
-bool
-tde_call_cancelled(void *arg)
-{
-	return InterruptPending && (QueryCancelPending || ProcDiePending);
-}
-
-/* ---- resident principal keys ---- */
-
-static TdePrincipalSlot *
-find_principal(Oid dbOid, const TdePrincipalRef *ref)
-{
-	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
-	{
-		TdePrincipalSlot *slot = &tde_shared->principals[i];
-
-		if (pg_atomic_read_u32(&slot->valid) && slot->dbOid == dbOid &&
-			slot->provider_id == ref->provider_id &&
-			strcmp(slot->key_name, ref->key_name) == 0)
-			return slot;
-	}
-	return NULL;
-}
-
-/*
- * A principal key that was fetched before.  dbOid is that of the provider's
- * list.
- */
-bool
-tde_principal_get(Oid dbOid, const TdePrincipalRef *ref, TdePrincipalKey *key)
-{
-	TdePrincipalSlot *slot;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
-	slot = find_principal(dbOid, ref);
-	if (slot)
-		*key = slot->key;
-	LWLockRelease(&tde_shared->table_lock);
-	return slot != NULL;
-}
-
-/*
- * Keep a principal key that was found to be right.  It is a convenience: if
- * there is no room it will be fetched again.
- */
-void
-tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
-					   const TdePrincipalKey *key)
-{
-	TdePrincipalSlot *slot;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-	slot = find_principal(dbOid, ref);
-	for (int i = 0; slot == NULL && i < TDE_MAX_PRINCIPALS; i++)
-		if (!pg_atomic_read_u32(&tde_shared->principals[i].valid))
-			slot = &tde_shared->principals[i];
-	if (slot)
-	{
-		pg_atomic_write_u32(&slot->valid, 0);
-		pg_write_barrier();
-		slot->dbOid = dbOid;
-		slot->provider_id = ref->provider_id;
-		strlcpy(slot->key_name, ref->key_name, sizeof(slot->key_name));
-		slot->key = *key;
-		pg_write_barrier();
-		pg_atomic_write_u32(&slot->valid, 1);
-	}
-	LWLockRelease(&tde_shared->table_lock);
-}
-
-/*
- * A database is gone, and its providers with it.  Another one with its OID
- * may come to have a provider of the same number and a key of the same name.
- */
-void
-tde_principals_forget(Oid dbOid)
-{
-	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
-	{
-		TdePrincipalSlot *slot = &tde_shared->principals[i];
-
-		if (!pg_atomic_read_u32(&slot->valid) || slot->dbOid != dbOid)
-			continue;
-		pg_atomic_write_u32(&slot->valid, 0);
-		pg_write_barrier();
-		tde_wipe(&slot->key, sizeof(slot->key));
-	}
-	LWLockRelease(&tde_shared->table_lock);
-}
-
-/*
- * Ask the provider.  In the startup process a provider that does not answer
- * is asked again for a while; pg_stat_activity shows that it waits.  A
- * promotion that is asked for meanwhile follows when replay goes on: the
- * record that needs the key cannot be left out.
- */
-bool
-tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
-					TdePrincipalKey *key, int elevel)
-{
-	TdeProviderList *list = TdeGetProviders(dbOid);
-	TdeProvider *provider = tde_find_provider_by_id(list, ref->provider_id);
-	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
-	TdeKeyringError error;
-	TimestampTz deadline;
-	static uint32 wait_event = 0;
-
-	if (provider == NULL)
-	{
-		ereport(elevel,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("could not get principal key \"%s\": key provider \"%s\" does not exist",
-						ref->key_name, ref->provider_name)));
-		return false;
-	}
-
-	deadline = TimestampTzPlusSeconds(GetCurrentTimestamp(), STARTUP_WAIT_S);
-	for (bool first = true;; first = false)
-	{
-		if (tde_keyring_fetch(provider, ref->key_name, &call, key, &error) ==
-			TDE_KEYRING_OK)
-			return true;
-
-		if (!AmStartupProcess() || GetCurrentTimestamp() >= deadline ||
-			(error.status != TDE_KEYRING_UNREACHABLE && !InRecovery))
-			break;
-		if (first)
-			ereport(LOG,
-					(errmsg("waiting for key provider \"%s\" to return principal key \"%s\"",
-							provider->name, ref->key_name),
-					 errdetail_internal("%s", error.message)));
-		if (wait_event == 0)
-			wait_event = WaitEventExtensionNew("TdeKeyProvider");
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 1000L, wait_event);
-		ResetLatch(MyLatch);
-		ProcessStartupProcInterrupts();
-	}
-
-	CHECK_FOR_INTERRUPTS();
-	ereport(elevel,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("could not get principal key \"%s\" from key provider \"%s\"",
-					ref->key_name, provider->name),
-			 errdetail_internal("%s", error.message),
-			 error.hint[0] ? errhint("%s", error.hint) : 0));
-	return false;
-}
 
 /* ---- the SQL functions ---- */
 

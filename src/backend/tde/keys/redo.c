@@ -112,6 +112,7 @@ redo_scopes(XLogReaderState *record)
 	const uint8 *data = (const uint8 *) XLogRecGetData(record) + SizeOfTdeScopes;
 	Size		left = XLogRecGetDataLen(record) - SizeOfTdeScopes;
 
+	tde_provider_wait_reset();
 	for (uint32 i = 0; i < xlrec->nscopes; i++)
 	{
 		uint32		len;

@@ -203,6 +203,7 @@ TdeKeysStartup(void)
 	oldcontext = MemoryContextSwitchTo(context);
 
 	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
+	tde_provider_wait_reset();
 
 	remove_temp_files(TDE_GLOBAL_DIR);
 	load_scope(TDE_SCOPE_DEFAULT, InvalidOid);

@@ -155,7 +155,7 @@ sub refuses
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	is($node->start(fail_ok => 1), 0, "$what: no start");
 	my $log = slurp_file($node->logfile, $from);
-	like($log, qr/FATAL:  could not get principal key "default" from key provider "ring"\n.*DETAIL:  $message\n/,
+	like($log, qr/FATAL:  failed to retrieve principal key "default" from key provider "ring"\n.*DETAIL:  $message\n/,
 		"$what: provider, key and cause");
 	like($log, qr/HINT:  $hint/, "$what: hint") if $hint;
 	unlike($log, qr/PANIC|TRAP:|terminated by signal/, "$what: no other death");

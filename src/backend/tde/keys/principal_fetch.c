@@ -1,0 +1,283 @@
+/*-------------------------------------------------------------------------
+ *
+ * principal_fetch.c
+ *	  Principal keys as they come from their providers: those that are
+ *	  resident, and how one is asked for.
+ *
+ * A session that asks gets an answer or an error.  The startup process, which
+ * cannot go on without the key, waits for a provider that does not answer: for
+ * pg_tde.key_wait_timeout in all, counted from the first failure to the next
+ * success.  Only a standby that serves queries waits as long as it takes,
+ * until it is asked to promote; giving up would take the queries away and
+ * bring nothing.  A promotion cannot leave the record out that needs the key.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/principal_fetch.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xlogrecovery.h"
+#include "access/xlogutils.h"
+#include "key_store.h"
+#include "miscadmin.h"
+#include "postmaster/startup.h"
+#include "storage/latch.h"
+#include "storage/pmsignal.h"
+#include "tde/settings.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+/* How often the startup process asks again, and says that it still waits. */
+#define RETRY_MS		1000
+#define REPORT_MS		10000
+
+/* Signals are looked at this often; the latch is not set for all of them. */
+#define SLICE_MS		100
+
+/* Of the startup process: when its present wait began; 0 if it does not. */
+static TimestampTz wait_began = 0;
+static TimestampTz wait_reported = 0;
+
+/* For TdeKeyringCall: has the user, or the administrator, lost patience? */
+bool
+tde_call_cancelled(void *arg)
+{
+	return InterruptPending && (QueryCancelPending || ProcDiePending);
+}
+
+/* ---- resident principal keys ---- */
+
+static TdePrincipalSlot *
+find_principal(Oid dbOid, const TdePrincipalRef *ref)
+{
+	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
+	{
+		TdePrincipalSlot *slot = &tde_shared->principals[i];
+
+		if (pg_atomic_read_u32(&slot->valid) && slot->dbOid == dbOid &&
+			slot->provider_id == ref->provider_id &&
+			strcmp(slot->key_name, ref->key_name) == 0)
+			return slot;
+	}
+	return NULL;
+}
+
+/*
+ * A principal key that was fetched before.  dbOid is that of the provider's
+ * list.
+ */
+bool
+tde_principal_get(Oid dbOid, const TdePrincipalRef *ref, TdePrincipalKey *key)
+{
+	TdePrincipalSlot *slot;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
+	slot = find_principal(dbOid, ref);
+	if (slot)
+		*key = slot->key;
+	LWLockRelease(&tde_shared->table_lock);
+	return slot != NULL;
+}
+
+/*
+ * Keep a principal key that was found to be right.  It is a convenience: if
+ * there is no room it will be fetched again.
+ */
+void
+tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
+					   const TdePrincipalKey *key)
+{
+	TdePrincipalSlot *slot;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
+	slot = find_principal(dbOid, ref);
+	for (int i = 0; slot == NULL && i < TDE_MAX_PRINCIPALS; i++)
+		if (!pg_atomic_read_u32(&tde_shared->principals[i].valid))
+			slot = &tde_shared->principals[i];
+	if (slot)
+	{
+		pg_atomic_write_u32(&slot->valid, 0);
+		pg_write_barrier();
+		slot->dbOid = dbOid;
+		slot->provider_id = ref->provider_id;
+		strlcpy(slot->key_name, ref->key_name, sizeof(slot->key_name));
+		slot->key = *key;
+		pg_write_barrier();
+		pg_atomic_write_u32(&slot->valid, 1);
+	}
+	LWLockRelease(&tde_shared->table_lock);
+}
+
+/*
+ * A database is gone, and its providers with it.  Another one with its OID
+ * may come to have a provider of the same number and a key of the same name.
+ */
+void
+tde_principals_forget(Oid dbOid)
+{
+	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
+	{
+		TdePrincipalSlot *slot = &tde_shared->principals[i];
+
+		if (!pg_atomic_read_u32(&slot->valid) || slot->dbOid != dbOid)
+			continue;
+		pg_atomic_write_u32(&slot->valid, 0);
+		pg_write_barrier();
+		tde_wipe(&slot->key, sizeof(slot->key));
+	}
+	LWLockRelease(&tde_shared->table_lock);
+}
+
+/* ---- asking ---- */
+
+/*
+ * For TdeKeyringCall in the startup process: is it told to stop?  SIGTERM is
+ * blocked during the call, so that it can be seen here.
+ */
+static bool
+startup_call_cancelled(void *arg)
+{
+	sigset_t	pending;
+
+	return (sigpending(&pending) == 0 && sigismember(&pending, SIGTERM)) ||
+		!PostmasterIsAlive();
+}
+
+static TdeKeyringStatus
+ask(const TdeProvider *provider, const char *key_name, TdePrincipalKey *key,
+	TdeKeyringError *error)
+{
+	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
+	TdeKeyringStatus status;
+	sigset_t	sigterm;
+	sigset_t	save;
+
+	if (!AmStartupProcess())
+		return tde_keyring_fetch(provider, key_name, &call, key, error);
+
+	call.cancelled = startup_call_cancelled;
+	sigemptyset(&sigterm);
+	sigaddset(&sigterm, SIGTERM);
+	sigprocmask(SIG_BLOCK, &sigterm, &save);
+	status = tde_keyring_fetch(provider, key_name, &call, key, error);
+	sigprocmask(SIG_SETMASK, &save, NULL);
+	ProcessStartupProcInterrupts();
+	return status;
+}
+
+/*
+ * A wait for a provider begins anew.
+ */
+void
+tde_provider_wait_reset(void)
+{
+	wait_began = 0;
+}
+
+/*
+ * In the startup process, after a failure: wait a little and return true, or
+ * false if it is no use.  What a provider denies now it may give later, but a
+ * server that starts had better say so than wait.
+ */
+static bool
+wait_for_provider(const TdeProvider *provider, const char *key_name,
+				  const TdeKeyringError *error)
+{
+	static uint32 wait_event = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		patient = StandbyMode && reachedConsistency;
+
+	if (error->status != TDE_KEYRING_UNREACHABLE && !InRecovery)
+		return false;
+
+	if (wait_began == 0 || (patient && !IsPromoteSignaled()))
+	{
+		if (wait_began == 0)
+			wait_reported = 0;
+		wait_began = now;
+	}
+	if (tde_key_wait_timeout >= 0 &&
+		TimestampDifferenceExceeds(wait_began, now,
+								   tde_key_wait_timeout * 1000) &&
+		!(patient && !IsPromoteSignaled()))
+		return false;
+
+	if (wait_reported == 0 ||
+		TimestampDifferenceExceeds(wait_reported, now, REPORT_MS))
+	{
+		ereport(LOG,
+				(wait_reported == 0 ?
+				 errmsg("waiting for key provider \"%s\" to return principal key \"%s\"",
+						provider->name, key_name) :
+				 errmsg("still waiting for key provider \"%s\" to return principal key \"%s\"",
+						provider->name, key_name),
+				 errdetail_internal("%s", error->message),
+				 patient ?
+				 errhint("Replay goes on when the key provider returns the key.") :
+				 tde_key_wait_timeout < 0 ?
+				 errhint("The server goes on when the key provider returns the key.") :
+				 errhint("The server goes on when the key provider returns the key, and gives up after %d s (\"%s\").",
+						 tde_key_wait_timeout, "pg_tde.key_wait_timeout")));
+		wait_reported = now;
+	}
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("TdeKeyProvider");
+	for (int ms = 0; ms < RETRY_MS; ms += SLICE_MS)
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 SLICE_MS, wait_event);
+		ResetLatch(MyLatch);
+		ProcessStartupProcInterrupts();
+	}
+	return true;
+}
+
+/*
+ * Ask a provider for a principal key.  Returns false after a report below
+ * ERROR.  dbOid is that of the provider's list.
+ */
+bool
+tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
+					TdePrincipalKey *key, int elevel)
+{
+	TdeProvider *provider = tde_find_provider_by_id(TdeGetProviders(dbOid),
+													ref->provider_id);
+	TdeKeyringError error;
+
+	if (provider == NULL)
+	{
+		ereport(elevel,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("failed to retrieve principal key \"%s\": key provider \"%s\" does not exist",
+						ref->key_name, ref->provider_name)));
+		return false;
+	}
+
+	while (ask(provider, ref->key_name, key, &error) != TDE_KEYRING_OK)
+	{
+		if (AmStartupProcess() &&
+			wait_for_provider(provider, ref->key_name, &error))
+			continue;
+
+		CHECK_FOR_INTERRUPTS();
+		ereport(elevel,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("failed to retrieve principal key \"%s\" from key provider \"%s\"",
+						ref->key_name, provider->name),
+				 errdetail_internal("%s", error.message),
+				 error.hint[0] ? errhint("%s", error.hint) :
+				 AmStartupProcess() ?
+				 errhint("Start the server when the key provider returns the key; if it has moved, tell the server with pg_tde_change_key_provider.") : 0));
+		return false;
+	}
+	tde_provider_wait_reset();
+	return true;
+}
