@@ -29,9 +29,8 @@ PG_FUNCTION_INFO_V1(pg_tde_server_key_info);
 PG_FUNCTION_INFO_V1(pg_tde_default_key_info);
 PG_FUNCTION_INFO_V1(pg_tde_is_encrypted);
 
-/* Microseconds since 1970, as our files count, to a timestamp. */
-static TimestampTz
-unix_micros_to_timestamptz(uint64 micros)
+TimestampTz
+pg_tde_unix_time(uint64 micros)
 {
 	return (TimestampTz) micros -
 		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
@@ -55,7 +54,7 @@ key_info(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid dbOid)
 		values[0] = CStringGetTextDatum(ref.key_name);
 		values[1] = CStringGetTextDatum(ref.provider_name);
 		values[2] = Int32GetDatum(ref.provider_id);
-		values[3] = TimestampTzGetDatum(unix_micros_to_timestamptz(ref.created));
+		values[3] = TimestampTzGetDatum(pg_tde_unix_time(ref.created));
 		memset(nulls, false, sizeof(nulls));
 	}
 

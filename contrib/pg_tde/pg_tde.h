@@ -13,6 +13,7 @@
 #ifndef PG_TDE_H
 #define PG_TDE_H
 
+#include "datatype/timestamp.h"
 #include "fmgr.h"
 
 /*
@@ -33,5 +34,8 @@ extern char *pg_tde_text_arg(FunctionCallInfo fcinfo, int argno,
 
 extern char *pg_tde_provider_name_arg(FunctionCallInfo fcinfo, int argno);
 extern char *pg_tde_key_name_arg(FunctionCallInfo fcinfo, int argno);
+
+/* Microseconds since 1970, as our files count, to a timestamp. */
+extern TimestampTz pg_tde_unix_time(uint64 micros);
 
 #endif							/* PG_TDE_H */

@@ -48,7 +48,8 @@ is( $node->safe_psql(
 	"lock_memory|off|bool|postmaster|\n"
 	  . 'pg_tde.cipher|aes_128_xts|enum|superuser|'
 	  . "{aes_128_xts,aes_256_xts,aes_128_cbc,aes_256_cbc}\n"
-	  . 'pg_tde.key_wait_timeout|60|integer|sighup|',
+	  . "pg_tde.key_wait_timeout|60|integer|sighup|\n"
+	  . 'pg_tde.log_key_access|on|bool|sighup|',
 	'pg_settings');
 
 my ($ret, $stdout, $stderr) = $node->psql('postgres', 'SET pg_tde.cypher = aes_256_xts');

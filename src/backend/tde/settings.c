@@ -32,6 +32,8 @@ int			tde_cipher = TDE_AES_128_XTS;
 bool		tde_lock_memory = false;
 int			tde_key_wait_timeout = 60;
 
+bool		tde_log_key_access = true;
+
 /*
  * The names of tde_cipher_name() come first, so that they are the ones shown.
  * The others are those of pg_tde 2.2 for the ciphers that take their place.
@@ -80,6 +82,15 @@ TdeDefineSettings(void)
 							PGC_SIGHUP,
 							GUC_UNIT_S,
 							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("pg_tde.log_key_access",
+							 "Logs each access to a principal key and each call to a key provider.",
+							 NULL,
+							 &tde_log_key_access,
+							 true,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
 
 	DefineCustomBoolVariable("lock_memory",
 							 "Locks the memory of all server processes so that it is never swapped out.",

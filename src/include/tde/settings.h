@@ -17,6 +17,7 @@
 extern PGDLLIMPORT int tde_cipher;	/* pg_tde.cipher, a TdeCipher */
 extern PGDLLIMPORT bool tde_lock_memory;	/* lock_memory */
 extern PGDLLIMPORT int tde_key_wait_timeout;	/* pg_tde.key_wait_timeout, s */
+extern PGDLLIMPORT bool tde_log_key_access; /* pg_tde.log_key_access */
 
 /* Called once where the server's built-in settings are made. */
 extern void TdeDefineSettings(void);

@@ -43,6 +43,10 @@ locator_set(TdeCachePartition *part, const RelFileLocator *locator)
 						 TDE_CACHE_SETS];
 }
 
+/* In the same order as the partitions. */
+#define partition_counters(part) \
+	(&tde_monitor->caches[(part) - tde_shared->partitions].c)
+
 static TdeCacheEntry *
 find_entry(TdeCachePartition *part, const RelFileLocator *locator)
 {
@@ -78,6 +82,8 @@ store_entry(TdeCachePartition *part, const RelFileLocator *locator,
 			if (e->state < entry->state)
 				entry = e;
 		}
+		if (entry->state != TDE_CACHE_EMPTY)
+			pg_atomic_fetch_add_u64(&partition_counters(part)->evictions, 1);
 	}
 
 	tde_wipe(entry, sizeof(*entry));
@@ -111,6 +117,10 @@ tde_cache_get(const RelFileLocator *locator, TdeRelationKey *key,
 			*key = entry->key;
 	}
 	LWLockRelease(&part->lock);
+
+	pg_atomic_fetch_add_u64(state == TDE_CACHE_EMPTY ?
+							&partition_counters(part)->misses :
+							&partition_counters(part)->hits, 1);
 	return state;
 }
 
@@ -140,4 +150,21 @@ tde_cache_change(TdeCachePartition *part, const RelFileLocator *locator,
 	Assert(LWLockHeldByMeInMode(&part->lock, LW_EXCLUSIVE));
 	store_entry(part, locator, state, key);
 	pg_atomic_fetch_add_u64(&part->generation, 1);
+}
+
+/*
+ * How many entries of a partition are in use?
+ */
+int
+tde_cache_count(TdeCachePartition *part)
+{
+	int			n = 0;
+
+	LWLockAcquire(&part->lock, LW_SHARED);
+	for (int set = 0; set < TDE_CACHE_SETS; set++)
+		for (int i = 0; i < TDE_CACHE_WAYS; i++)
+			if (part->entries[set][i].state != TDE_CACHE_EMPTY)
+				n++;
+	LWLockRelease(&part->lock);
+	return n;
 }

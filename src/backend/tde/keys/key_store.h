@@ -15,6 +15,7 @@
 #include "storage/lwlock.h"
 #include "tde/keyring.h"
 #include "tde/keys.h"
+#include "tde/monitor.h"
 #include "tde/paths.h"
 
 /* ---- shared memory (shmem.c) ---- */
@@ -148,6 +149,47 @@ typedef struct TdeRemovalQueue
 
 extern TdeRemovalQueue *tde_removals;
 
+/*
+ * Counters and progress, no secrets, in a mapping of its own too.  "lock"
+ * protects all but the counters of caches; it is the last one to take.
+ */
+typedef struct TdeCountedProvider
+{
+	Oid			dbOid;
+	int32		id;				/* 0: unused */
+	TimestampTz last_call;
+	TdeProviderCounters counters[TDE_PROVIDER_OPERATIONS];
+} TdeCountedProvider;
+
+typedef struct TdeCacheCounters
+{
+	pg_atomic_uint64 hits;
+	pg_atomic_uint64 misses;
+	pg_atomic_uint64 evictions;
+} TdeCacheCounters;
+
+typedef union TdeCacheCountersPadded
+{
+	TdeCacheCounters c;
+	char		pad[PG_CACHE_LINE_SIZE];
+} TdeCacheCountersPadded;
+
+/* The last of them is for principal keys. */
+#define TDE_COUNTED_CACHES		(TDE_CACHE_PARTITIONS + 1)
+
+#define TDE_MAX_COUNTED_PROVIDERS	1024
+
+typedef struct TdeMonitor
+{
+	TdeCacheCountersPadded caches[TDE_COUNTED_CACHES];
+	LWLock		lock;
+	TimestampTz reset_time;
+	TdeRotationProgress rotations[TDE_MAX_ROTATIONS];
+	TdeCountedProvider providers[TDE_MAX_COUNTED_PROVIDERS];
+} TdeMonitor;
+
+extern TdeMonitor *tde_monitor;
+
 /* ---- files (files.c) ---- */
 
 extern void tde_make_directory(Oid dbOid);
@@ -168,6 +210,7 @@ extern void tde_cache_put(const RelFileLocator *locator, TdeCacheState state,
 extern void tde_cache_change(TdeCachePartition *part,
 							 const RelFileLocator *locator,
 							 TdeCacheState state, const TdeRelationKey *key);
+extern int	tde_cache_count(TdeCachePartition *part);
 
 /* ---- key files (key_file.c) ---- */
 
@@ -223,6 +266,7 @@ extern void tde_scope_unpublish(TdeScopeKind kind, Oid dbOid);
 extern void tde_scopes_log_and_store(TdeScope **scopes, int nscopes);
 extern TdeScope *tde_scope_parse(const uint8 *data, size_t len,
 								 const char **reason);
+extern bool tde_scope_is_resident(const TdeScope *scope);
 extern bool tde_scope_make_resident(TdeScope *scope, int elevel);
 extern void tde_scope_install(const TdeScope *scope);
 extern Oid *tde_list_databases(int *n);
@@ -244,6 +288,46 @@ extern bool tde_call_cancelled(void *arg);
 extern void tde_providers_install(const TdeProviderList *list,
 								  const uint8 *data, size_t len);
 extern void tde_providers_log_and_store(TdeProviderList *list);
+
+/* ---- calls to providers (provider_calls.c) ---- */
+
+extern TdeKeyringStatus tde_provider_validate(Oid dbOid,
+											  const TdeProvider *provider,
+											  const TdeKeyringCall *call,
+											  TdeKeyringError *error);
+extern TdeKeyringStatus tde_provider_fetch(Oid dbOid,
+										   const TdeProvider *provider,
+										   const char *key_name,
+										   const TdeKeyringCall *call,
+										   TdePrincipalKey *key,
+										   TdeKeyringError *error);
+extern TdeKeyringStatus tde_provider_state(Oid dbOid,
+										   const TdeProvider *provider,
+										   const char *key_name,
+										   const TdeKeyringCall *call,
+										   TdePrincipalState *state,
+										   TdeKeyringError *error);
+extern TdeKeyringStatus tde_provider_create(Oid dbOid,
+											const TdeProvider *provider,
+											const char *key_name, int keylen,
+											const TdeKeyringCall *call,
+											TdePrincipalKey *key,
+											TdeKeyringError *error);
+extern void tde_log_key_change(const char *operation, const TdeScope *scope);
+
+/* ---- counters and progress (monitor.c) ---- */
+
+extern void tde_monitor_init(int tranche);
+extern void tde_count_provider_call(Oid dbOid, int32 provider_id,
+									TdeProviderOperation operation,
+									int64 elapsed,
+									const TdeKeyringError *error);
+extern void tde_forget_provider_calls(Oid dbOid);
+extern void tde_rotation_begin(TdeScopeKind kind, const char *key_name,
+							   const char *provider_name);
+extern void tde_rotation_phase(TdeRotationPhase phase, int total);
+extern void tde_rotation_advance(void);
+extern void tde_rotation_end(int code, Datum arg);
 
 /* ---- removal (removal.c) ---- */
 

@@ -23,6 +23,7 @@
 #include "key_store.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
+#include "storage/ipc.h"
 
 /* ---- the SQL functions ---- */
 
@@ -66,8 +67,8 @@ TdeCreatePrincipalKey(Oid provider_db, const char *provider_name,
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
 
 	make_ref(provider_db, provider_name, key_name, &ref, &provider);
-	if (tde_keyring_create(&provider, key_name, TDE_WRAP_KEY_LEN, &call, &key,
-						   &error) != TDE_KEYRING_OK)
+	if (tde_provider_create(provider_db, &provider, key_name, TDE_WRAP_KEY_LEN,
+							&call, &key, &error) != TDE_KEYRING_OK)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (error.status == TDE_KEYRING_EXISTS)
@@ -172,15 +173,17 @@ read_followers(void)
 	return result;
 }
 
-void
-TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
-				   const char *provider_name, const char *key_name)
+static void
+set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
+				  const char *provider_name, const char *key_name)
 {
 	TdePrincipalRef ref;
 	TdeProvider provider;
 	TdePrincipalKey key;
 	List	   *followers = NIL;
 	TdeScope  **scopes;
+	TdeScope   *scope;
+	bool		first;
 	int			n = 0;
 
 	if (!tde_preloaded)
@@ -192,6 +195,7 @@ TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	make_ref(provider_db, provider_name, key_name, &ref, &provider);
 	(void) tde_principal_fetch(provider_db, &ref, &key, ERROR);
 
+	tde_rotation_phase(TDE_ROTATION_WAITING, 0);
 	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 
 	/* It may have been deleted meanwhile. */
@@ -204,19 +208,39 @@ TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	if (kind == TDE_SCOPE_DEFAULT)
 		followers = read_followers();
 	scopes = palloc(sizeof(TdeScope *) * (list_length(followers) + 1));
-	foreach_ptr(TdeScope, scope, followers)
-		scopes[n++] = next_version(scope, TDE_SCOPE_DATABASE, scope->dbOid,
-								   &ref, &key, true);
-	scopes[n++] = next_version(read_for_change(kind, dbOid), kind, dbOid,
-							   &ref, &key, false);
+	tde_rotation_phase(TDE_ROTATION_WRAPPING, list_length(followers) + 1);
+	foreach_ptr(TdeScope, follower, followers)
+	{
+		scopes[n++] = next_version(follower, TDE_SCOPE_DATABASE,
+								   follower->dbOid, &ref, &key, true);
+		tde_rotation_advance();
+	}
+	scope = read_for_change(kind, dbOid);
+	first = scope == NULL || scope->retired;
+	scopes[n++] = next_version(scope, kind, dbOid, &ref, &key, false);
+	tde_rotation_advance();
 
 	tde_scopes_log_and_store(scopes, n);
 	tde_principal_remember(provider_db, &ref, &key);
 	LWLockRelease(&tde_shared->store_lock);
 
 	tde_wipe(&key, sizeof(key));
+	tde_log_key_change(first ? "set" : "rotate", scopes[n - 1]);
 	for (int i = 0; i < n; i++)
 		tde_scope_free(scopes[i]);
+}
+
+void
+TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
+				   const char *provider_name, const char *key_name)
+{
+	tde_rotation_begin(kind, key_name, provider_name);
+	PG_ENSURE_ERROR_CLEANUP(tde_rotation_end, (Datum) 0);
+	{
+		set_principal_key(kind, dbOid, provider_db, provider_name, key_name);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(tde_rotation_end, (Datum) 0);
+	tde_rotation_end(0, (Datum) 0);
 }
 
 /*
@@ -461,5 +485,6 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 	}
 	tde_scopes_log_and_store(&scope, 1);
 	LWLockRelease(&tde_shared->store_lock);
+	tde_log_key_change("delete", scope);
 	tde_scope_free(scope);
 }

@@ -75,12 +75,16 @@ bool
 tde_principal_get(Oid dbOid, const TdePrincipalRef *ref, TdePrincipalKey *key)
 {
 	TdePrincipalSlot *slot;
+	TdeCacheCounters *counters;
 
 	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
 	slot = find_principal(dbOid, ref);
 	if (slot)
 		*key = slot->key;
 	LWLockRelease(&tde_shared->table_lock);
+
+	counters = &tde_monitor->caches[TDE_COUNTED_CACHES - 1].c;
+	pg_atomic_fetch_add_u64(slot ? &counters->hits : &counters->misses, 1);
 	return slot != NULL;
 }
 
@@ -132,6 +136,8 @@ tde_principals_forget(Oid dbOid)
 		tde_wipe(&slot->key, sizeof(slot->key));
 	}
 	LWLockRelease(&tde_shared->table_lock);
+
+	tde_forget_provider_calls(dbOid);
 }
 
 /* ---- asking ---- */
@@ -150,8 +156,8 @@ startup_call_cancelled(void *arg)
 }
 
 static TdeKeyringStatus
-ask(const TdeProvider *provider, const char *key_name, TdePrincipalKey *key,
-	TdeKeyringError *error)
+ask(Oid dbOid, const TdeProvider *provider, const char *key_name,
+	TdePrincipalKey *key, TdeKeyringError *error)
 {
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
 	TdeKeyringStatus status;
@@ -159,13 +165,13 @@ ask(const TdeProvider *provider, const char *key_name, TdePrincipalKey *key,
 	sigset_t	save;
 
 	if (!AmStartupProcess())
-		return tde_keyring_fetch(provider, key_name, &call, key, error);
+		return tde_provider_fetch(dbOid, provider, key_name, &call, key, error);
 
 	call.cancelled = startup_call_cancelled;
 	sigemptyset(&sigterm);
 	sigaddset(&sigterm, SIGTERM);
 	sigprocmask(SIG_BLOCK, &sigterm, &save);
-	status = tde_keyring_fetch(provider, key_name, &call, key, error);
+	status = tde_provider_fetch(dbOid, provider, key_name, &call, key, error);
 	sigprocmask(SIG_SETMASK, &save, NULL);
 	ProcessStartupProcInterrupts();
 	return status;
@@ -261,7 +267,7 @@ tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 		return false;
 	}
 
-	while (ask(provider, ref->key_name, key, &error) != TDE_KEYRING_OK)
+	while (ask(dbOid, provider, ref->key_name, key, &error) != TDE_KEYRING_OK)
 	{
 		if (AmStartupProcess() &&
 			wait_for_provider(provider, ref->key_name, &error))

@@ -44,16 +44,16 @@ parse_list(const uint8 *data, size_t len, const char **reason)
 	return list;
 }
 
-TdeProviderList *
-TdeGetProviders(Oid dbOid)
+/*
+ * Read a list; NULL with a reason if it is damaged.
+ */
+static TdeProviderList *
+read_list(Oid dbOid, const char *path, const char **reason)
 {
-	char		path[MAXPGPATH];
-	const char *reason = NULL;
 	TdeProviderList *list;
 	uint8	   *data;
 	size_t		len;
 
-	tde_provider_path(dbOid, path);
 	data = tde_read_file(path, &len);
 	if (data == NULL)
 	{
@@ -62,19 +62,46 @@ TdeGetProviders(Oid dbOid)
 		list->providers = palloc0(sizeof(TdeProvider));
 		return list;
 	}
-	list = parse_list(data, len, &reason);
+	list = parse_list(data, len, reason);
 	pfree(data);
 	if (list != NULL && list->dbOid != dbOid)
 	{
-		reason = gettext_noop("it belongs to another database");
+		*reason = gettext_noop("it belongs to another database");
 		list = NULL;
 	}
+	return list;
+}
+
+TdeProviderList *
+TdeGetProviders(Oid dbOid)
+{
+	char		path[MAXPGPATH];
+	const char *reason = NULL;
+	TdeProviderList *list;
+
+	tde_provider_path(dbOid, path);
+	list = read_list(dbOid, path, &reason);
 	if (list == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("could not use the list of key providers in file \"%s\": %s",
 						path, _(reason)),
 				 errhint("Restore the file from a backup.")));
+	return list;
+}
+
+TdeProviderList *
+TdeTryGetProviders(Oid dbOid, char **problem)
+{
+	char		path[MAXPGPATH];
+	const char *reason = NULL;
+	TdeProviderList *list;
+
+	tde_provider_path(dbOid, path);
+	list = read_list(dbOid, path, &reason);
+	*problem = list ? NULL :
+		psprintf(_("could not use the list of key providers in file \"%s\": %s"),
+				 path, _(reason));
 	return list;
 }
 
@@ -160,16 +187,17 @@ tde_providers_log_and_store(TdeProviderList *list)
 
 /*
  * Fill in a provider from what the user gave, and ask its type whether that
- * makes sense.
+ * makes sense.  id is 0 for one that is to be added.
  */
 static void
-make_provider(TdeProvider *provider, const char *type, const char *name,
-			  const char *options)
+make_provider(TdeProvider *provider, Oid dbOid, int32 id, const char *type,
+			  const char *name, const char *options)
 {
 	TdeKeyringError error;
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
 
 	memset(provider, 0, sizeof(*provider));
+	provider->id = id;
 	if (strlcpy(provider->type, type, sizeof(provider->type)) >=
 		sizeof(provider->type) || tde_keyring_type(type) == NULL)
 		ereport(ERROR,
@@ -196,7 +224,7 @@ make_provider(TdeProvider *provider, const char *type, const char *name,
 						   TDE_MAX_PROVIDER_OPTIONS)));
 
 	if (tde_keyring_check_options(provider, &error) != TDE_KEYRING_OK ||
-		tde_keyring_validate(provider, &call, &error) != TDE_KEYRING_OK)
+		tde_provider_validate(dbOid, provider, &call, &error) != TDE_KEYRING_OK)
 	{
 		CHECK_FOR_INTERRUPTS();
 		ereport(ERROR,
@@ -216,7 +244,7 @@ TdeAddProvider(Oid dbOid, const char *type, const char *name,
 	TdeProvider provider;
 	TdeProviderList *list;
 
-	make_provider(&provider, type, name, options);
+	make_provider(&provider, dbOid, 0, type, name, options);
 
 	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 	list = TdeGetProviders(dbOid);
@@ -293,8 +321,9 @@ check_user(TdeScope *scope, const TdeProvider *provider)
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
 	int			rc;
 
-	if (tde_keyring_fetch(provider, scope->principal.key_name, &call, &key,
-						  &error) != TDE_KEYRING_OK)
+	if (tde_provider_fetch(provider->id > 0 ? scope->dbOid : InvalidOid,
+						   provider, scope->principal.key_name, &call, &key,
+						   &error) != TDE_KEYRING_OK)
 	{
 		CHECK_FOR_INTERRUPTS();
 		ereport(ERROR,
@@ -362,8 +391,8 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 	TdeProvider *provider;
 	TdeProviderList *list;
 
-	(void) must_find(TdeGetProviders(dbOid), name);
-	make_provider(&changed, type, name, options);
+	provider = must_find(TdeGetProviders(dbOid), name);
+	make_provider(&changed, dbOid, provider->id, type, name, options);
 
 	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 	list = TdeGetProviders(dbOid);

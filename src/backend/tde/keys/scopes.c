@@ -466,14 +466,11 @@ tde_scope_is_over(const TdeScope *scope)
 }
 
 /*
- * Make sure that all keys of a scope are resident, asking the provider of its
- * principal key if one is not.  Returns false after a report below ERROR.
+ * Are all keys of a scope resident?
  */
 bool
-tde_scope_make_resident(TdeScope *scope, int elevel)
+tde_scope_is_resident(const TdeScope *scope)
 {
-	TdePrincipalKey principal;
-	Oid			provider_db;
 	bool		ok = true;
 
 	for (int i = 0; ok && i < scope->ngenerations; i++)
@@ -483,7 +480,21 @@ tde_scope_make_resident(TdeScope *scope, int elevel)
 		ok = tde_generation_key(&scope->generations[i].id, key);
 		tde_wipe(key, sizeof(key));
 	}
-	if (ok)
+	return ok;
+}
+
+/*
+ * Make sure that all keys of a scope are resident, asking the provider of its
+ * principal key if one is not.  Returns false after a report below ERROR.
+ */
+bool
+tde_scope_make_resident(TdeScope *scope, int elevel)
+{
+	TdePrincipalKey principal;
+	Oid			provider_db;
+	bool		ok;
+
+	if (tde_scope_is_resident(scope))
 		return true;
 
 	provider_db = scope->principal.provider_id > 0 ? scope->dbOid : InvalidOid;
@@ -575,6 +586,7 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 
 	Assert(LWLockHeldByMeInMode(&tde_shared->store_lock, LW_EXCLUSIVE));
 
+	tde_rotation_phase(TDE_ROTATION_WRITING, nscopes);
 	initStringInfo(&body);
 	for (int i = 0; i < nscopes; i++)
 	{
@@ -596,11 +608,14 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 		appendBinaryStringInfo(&body, &len32, sizeof(len32));
 		appendBinaryStringInfo(&body, data, len);
 		pfree(data);
+		tde_rotation_advance();
 	}
 
 	INJECTION_POINT("tde-scopes-written", NULL);
 	INJECTION_POINT_LOAD("tde-scopes-logged");
 	INJECTION_POINT_LOAD("tde-scope-renamed");
+
+	tde_rotation_phase(TDE_ROTATION_LOGGING, nscopes);
 
 	START_CRIT_SECTION();
 	Assert((MyProc->delayChkptFlags & DELAY_CHKPT_START) == 0);
@@ -614,9 +629,11 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 
 	INJECTION_POINT_CACHED("tde-scopes-logged", NULL);
 
+	tde_rotation_phase(TDE_ROTATION_INSTALLING, nscopes);
 	for (int i = 0; i < nscopes; i++)
 	{
 		tde_rename_temp_file(paths[i], PANIC);
+		tde_rotation_advance();
 		INJECTION_POINT_CACHED("tde-scope-renamed", NULL);
 	}
 

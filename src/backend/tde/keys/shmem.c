@@ -36,7 +36,7 @@ TdeRemovalQueue *tde_removals = NULL;
 pg_atomic_uint32 *tde_active_flag = NULL;
 bool		tde_preloaded = false;
 
-/* Is our mapping locked in memory? */
+/* Is the shared memory that holds keys locked? */
 static bool locked = false;
 
 static void
@@ -72,6 +72,13 @@ make_mappings(void)
 	pg_atomic_init_u32(&tde_shared->active, 0);
 }
 
+size_t
+TdeGetKeyMemory(bool *is_locked)
+{
+	*is_locked = locked;
+	return sizeof(TdeShared);
+}
+
 void
 TdeShmemInit(void)
 {
@@ -105,9 +112,13 @@ TdeShmemInit(void)
 	tde_removals->n = 0;
 	tde_removals->overflowed = false;
 
+	tde_monitor_init(tranche);
+
 	tde_active_flag = &tde_shared->active;
 
-	if (!TdeAioShmemInit() || !locked)
+	if (!TdeAioShmemInit())
+		locked = false;
+	if (!locked)
 		ereport(LOG,
 				(errmsg("could not lock the memory that holds encryption keys"),
 				 errdetail("The keys could be written to swap space."),

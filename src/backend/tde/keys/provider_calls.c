@@ -1,0 +1,274 @@
+/*-------------------------------------------------------------------------
+ *
+ * provider_calls.c
+ *	  Every call of the server to a key provider passes here: it is timed,
+ *	  counted and written to the server log, for whoever must know later who
+ *	  used which principal key.
+ *
+ * The line is made for programs to read: words of name=value, the same in
+ * every language, and values in double quotes whatever they contain.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/provider_calls.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "key_store.h"
+#include "libpq/libpq-be.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "tde/settings.h"
+#include "utils/guc.h"
+#include "utils/wait_event.h"
+
+const char *
+TdeProviderOperationName(TdeProviderOperation operation)
+{
+	switch (operation)
+	{
+		case TDE_PROVIDER_VALIDATE:
+			return "validate";
+		case TDE_PROVIDER_FETCH:
+			return "fetch";
+		case TDE_PROVIDER_CREATE:
+			return "create";
+		case TDE_PROVIDER_CHECK:
+			return "check";
+	}
+	return "unknown";
+}
+
+static const char *
+outcome_name(TdeKeyringStatus status)
+{
+	switch (status)
+	{
+		case TDE_KEYRING_OK:
+			return "success";
+		case TDE_KEYRING_NOT_FOUND:
+			return "not_found";
+		case TDE_KEYRING_EXISTS:
+			return "exists";
+		case TDE_KEYRING_DENIED:
+			return "denied";
+		case TDE_KEYRING_UNREACHABLE:
+			return "unreachable";
+		case TDE_KEYRING_BAD_OPTIONS:
+			return "bad_options";
+		case TDE_KEYRING_BAD_DATA:
+			return "bad_data";
+		case TDE_KEYRING_CANCELLED:
+			return "cancelled";
+		case TDE_KEYRING_FAILED:
+			break;
+	}
+	return "failed";
+}
+
+/* ---- the log line ---- */
+
+/*
+ * A name=value word.  Names of keys, roles and programs are whatever somebody
+ * chose: what could end the value, or the line, is written as \xNN.
+ */
+static void
+add_value(StringInfo line, const char *name, const char *value)
+{
+	appendStringInfo(line, " %s=\"", name);
+	for (const char *c = value; *c != '\0'; c++)
+	{
+		if (*c == '"' || *c == '\\' || (unsigned char) *c < ' ' || *c == 0x7f)
+			appendStringInfo(line, "\\x%02x", (unsigned char) *c);
+		else
+			appendStringInfoChar(line, *c);
+	}
+	appendStringInfoChar(line, '"');
+}
+
+/*
+ * Who it was.  The name of the current role is looked up only where a wait for
+ * a lock on its catalog would disturb nobody.
+ */
+static void
+add_actor(StringInfo line)
+{
+	add_value(line, "process", GetBackendTypeDesc(MyBackendType));
+	if (MyProcPort != NULL)
+	{
+		if (MyProcPort->user_name)
+			add_value(line, "user", MyProcPort->user_name);
+		if (IsTransactionState() && !LWLockHeldByMe(&tde_shared->store_lock))
+		{
+			char	   *role = GetUserNameFromId(GetUserId(), true);
+
+			if (role)
+				add_value(line, "role", role);
+		}
+		if (MyProcPort->database_name)
+			add_value(line, "database", MyProcPort->database_name);
+		if (MyProcPort->remote_host)
+			add_value(line, "client", MyProcPort->remote_host);
+	}
+	if (application_name && application_name[0] != '\0')
+		add_value(line, "application", application_name);
+}
+
+static void
+write_line(StringInfo line)
+{
+	add_actor(line);
+	ereport(LOG_SERVER_ONLY,
+			(errmsg_internal("%s", line->data),
+			 errhidestmt(true),
+			 errhidecontext(true)));
+	pfree(line->data);
+}
+
+static void
+log_call(TdeProviderOperation operation, const TdeProvider *provider,
+		 const char *key_name, TdeKeyringStatus status, int64 elapsed)
+{
+	static TdeKeyringStatus last_status = TDE_KEYRING_OK;
+	StringInfoData line;
+
+	/*
+	 * A start that waits for a provider asks every second, and says so in its
+	 * own way: here the first failure and the success are enough.
+	 */
+	if (AmStartupProcess())
+	{
+		if (status != TDE_KEYRING_OK && status == last_status)
+			return;
+		last_status = status;
+	}
+
+	initStringInfo(&line);
+	appendStringInfo(&line, "principal key access: operation=%s",
+					 TdeProviderOperationName(operation));
+	if (key_name)
+		add_value(&line, "key", key_name);
+	add_value(&line, "provider", provider->name);
+	appendStringInfo(&line, " provider_id=%d type=%s outcome=%s time=%.3f",
+					 provider->id, provider->type, outcome_name(status),
+					 elapsed / 1000.0);
+	write_line(&line);
+}
+
+/*
+ * Write that a principal key was set for a scope, or taken from it.
+ * "operation" is a word: "set", "rotate", "delete".
+ */
+void
+tde_log_key_change(const char *operation, const TdeScope *scope)
+{
+	StringInfoData line;
+
+	if (!tde_log_key_access)
+		return;
+
+	initStringInfo(&line);
+	appendStringInfo(&line, "principal key access: operation=%s scope=%s",
+					 operation, TdeScopeKindName(scope->kind));
+	if (scope->kind == TDE_SCOPE_DATABASE)
+		appendStringInfo(&line, " database_oid=%u", scope->dbOid);
+	add_value(&line, "key", scope->principal.key_name);
+	add_value(&line, "provider", scope->principal.provider_name);
+	appendStringInfo(&line, " provider_id=%d outcome=success",
+					 scope->principal.provider_id);
+	write_line(&line);
+}
+
+/* ---- the calls ---- */
+
+/*
+ * What a call begins and ends with.  While it lasts pg_stat_activity shows
+ * that the process waits for a key provider.
+ */
+static void
+begin_call(instr_time *start)
+{
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("TdeKeyProvider");
+	pgstat_report_wait_start(wait_event);
+	INSTR_TIME_SET_CURRENT(*start);
+}
+
+static void
+end_call(TdeProviderOperation operation, Oid dbOid,
+		 const TdeProvider *provider, const char *key_name, instr_time start,
+		 const TdeKeyringError *error)
+{
+	instr_time	elapsed;
+
+	INSTR_TIME_SET_CURRENT(elapsed);
+	INSTR_TIME_SUBTRACT(elapsed, start);
+	pgstat_report_wait_end();
+
+	tde_count_provider_call(dbOid, provider->id, operation,
+							INSTR_TIME_GET_MICROSEC(elapsed), error);
+	if (tde_log_key_access)
+		log_call(operation, provider, key_name, error->status,
+				 INSTR_TIME_GET_MICROSEC(elapsed));
+}
+
+/*
+ * The functions of tde/keyring.h, for a provider of the list of dbOid.  One
+ * that is not in the list yet has the id 0, and is not counted.
+ */
+TdeKeyringStatus
+tde_provider_validate(Oid dbOid, const TdeProvider *provider,
+					  const TdeKeyringCall *call, TdeKeyringError *error)
+{
+	instr_time	start;
+
+	begin_call(&start);
+	(void) tde_keyring_validate(provider, call, error);
+	end_call(TDE_PROVIDER_VALIDATE, dbOid, provider, NULL, start, error);
+	return error->status;
+}
+
+TdeKeyringStatus
+tde_provider_fetch(Oid dbOid, const TdeProvider *provider,
+				   const char *key_name, const TdeKeyringCall *call,
+				   TdePrincipalKey *key, TdeKeyringError *error)
+{
+	instr_time	start;
+
+	begin_call(&start);
+	(void) tde_keyring_fetch(provider, key_name, call, key, error);
+	end_call(TDE_PROVIDER_FETCH, dbOid, provider, key_name, start, error);
+	return error->status;
+}
+
+TdeKeyringStatus
+tde_provider_state(Oid dbOid, const TdeProvider *provider,
+				   const char *key_name, const TdeKeyringCall *call,
+				   TdePrincipalState *state, TdeKeyringError *error)
+{
+	instr_time	start;
+
+	begin_call(&start);
+	(void) tde_keyring_state(provider, key_name, call, state, error);
+	end_call(TDE_PROVIDER_CHECK, dbOid, provider, key_name, start, error);
+	return error->status;
+}
+
+TdeKeyringStatus
+tde_provider_create(Oid dbOid, const TdeProvider *provider,
+					const char *key_name, int keylen,
+					const TdeKeyringCall *call,
+					TdePrincipalKey *key, TdeKeyringError *error)
+{
+	instr_time	start;
+
+	begin_call(&start);
+	(void) tde_keyring_create(provider, key_name, keylen, call, key, error);
+	end_call(TDE_PROVIDER_CREATE, dbOid, provider, key_name, start, error);
+	return error->status;
+}
