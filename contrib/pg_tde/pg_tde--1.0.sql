@@ -340,7 +340,7 @@ CREATE VIEW pg_tde_database AS
 	SELECT d.oid AS datid, d.datname,
 	       count(*) FILTER (WHERE r.encrypted) AS encrypted,
 	       count(*) FILTER (WHERE NOT r.encrypted) AS unencrypted,
-	       count(*) FILTER (WHERE r.encrypted IS NULL) AS unknown,
+	       count(r.relid) FILTER (WHERE r.encrypted IS NULL) AS unknown,
 	       count(r.problem) AS problems
 	  FROM pg_catalog.pg_database d
 	       LEFT JOIN pg_tde_relations r ON r.relid >= 16384
