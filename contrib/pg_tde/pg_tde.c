@@ -39,7 +39,20 @@ void
 _PG_init(void)
 {
 	if (process_shared_preload_libraries_in_progress)
+	{
 		tde_preloaded = true;
+		TdeRegisterKeyStateWorker("pg_tde", "pg_tde_key_state_main");
+	}
+}
+
+/*
+ * Where the background worker begins that asks for the state of principal
+ * keys.
+ */
+void
+pg_tde_key_state_main(Datum main_arg)
+{
+	TdeKeyStateWorkerMain();
 }
 
 /*

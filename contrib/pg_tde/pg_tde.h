@@ -38,4 +38,6 @@ extern char *pg_tde_key_name_arg(FunctionCallInfo fcinfo, int argno);
 /* Microseconds since 1970, as our files count, to a timestamp. */
 extern TimestampTz pg_tde_unix_time(uint64 micros);
 
+extern PGDLLEXPORT void pg_tde_key_state_main(Datum main_arg);
+
 #endif							/* PG_TDE_H */

@@ -48,6 +48,8 @@ is( $node->safe_psql(
 	"lock_memory|off|bool|postmaster|\n"
 	  . 'pg_tde.cipher|aes_128_xts|enum|superuser|'
 	  . "{aes_128_xts,aes_256_xts,aes_128_cbc,aes_256_cbc}\n"
+	  . "pg_tde.key_state_action|log|enum|sighup|{log,shutdown}\n"
+	  . "pg_tde.key_state_poll_interval|0|integer|postmaster|\n"
 	  . "pg_tde.key_wait_timeout|60|integer|sighup|\n"
 	  . 'pg_tde.log_key_access|on|bool|sighup|',
 	'pg_settings');

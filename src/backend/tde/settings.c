@@ -31,6 +31,8 @@
 int			tde_cipher = TDE_AES_128_XTS;
 bool		tde_lock_memory = false;
 int			tde_key_wait_timeout = 60;
+int			tde_key_state_poll_interval = 0;
+int			tde_key_state_action = TDE_KEY_STATE_LOG;
 
 bool		tde_log_key_access = true;
 
@@ -45,6 +47,12 @@ static const struct config_enum_entry cipher_options[] = {
 	{"aes_256_cbc", TDE_AES_256_CBC, false},
 	{"aes_128", TDE_AES_128_XTS, true},
 	{"aes_256", TDE_AES_256_XTS, true},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry key_state_actions[] = {
+	{"log", TDE_KEY_STATE_LOG, false},
+	{"shutdown", TDE_KEY_STATE_SHUTDOWN, false},
 	{NULL, 0, false}
 };
 
@@ -88,6 +96,26 @@ TdeDefineSettings(void)
 							 NULL,
 							 &tde_log_key_access,
 							 true,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pg_tde.key_state_poll_interval",
+							"Sets how often key providers are asked whether the principal keys in use may still be used.",
+							"0 does not ask.",
+							&tde_key_state_poll_interval,
+							0,
+							0, 24 * 60 * 60,
+							PGC_POSTMASTER,
+							GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomEnumVariable("pg_tde.key_state_action",
+							 "Sets what follows when a key provider reports a principal key in use as revoked or destroyed.",
+							 NULL,
+							 &tde_key_state_action,
+							 TDE_KEY_STATE_LOG,
+							 key_state_actions,
 							 PGC_SIGHUP,
 							 0,
 							 NULL, NULL, NULL);

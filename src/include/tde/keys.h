@@ -78,6 +78,15 @@ TdeIsActive(void)
 /* Set by the extension's library when it is preloaded. */
 extern PGDLLIMPORT bool tde_preloaded;
 
+/*
+ * The background worker that asks for the state of principal keys: register
+ * it, if the settings want one, while libraries are preloaded; and what the
+ * function that was registered calls.
+ */
+extern void TdeRegisterKeyStateWorker(const char *library,
+									  const char *function);
+extern void TdeKeyStateWorkerMain(void);
+
 /* ---- internal keys, for the storage layer ---- */
 
 /* A relation's key, as it is used to encrypt. */

@@ -18,6 +18,15 @@ extern PGDLLIMPORT int tde_cipher;	/* pg_tde.cipher, a TdeCipher */
 extern PGDLLIMPORT bool tde_lock_memory;	/* lock_memory */
 extern PGDLLIMPORT int tde_key_wait_timeout;	/* pg_tde.key_wait_timeout, s */
 extern PGDLLIMPORT bool tde_log_key_access; /* pg_tde.log_key_access */
+extern PGDLLIMPORT int tde_key_state_poll_interval; /* s; 0 is off */
+extern PGDLLIMPORT int tde_key_state_action;	/* a TdeKeyStateAction */
+
+/* pg_tde.key_state_action: when a principal key must not be used any more */
+typedef enum TdeKeyStateAction
+{
+	TDE_KEY_STATE_LOG,
+	TDE_KEY_STATE_SHUTDOWN,
+} TdeKeyStateAction;
 
 /* Called once where the server's built-in settings are made. */
 extern void TdeDefineSettings(void);

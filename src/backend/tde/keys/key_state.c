@@ -1,0 +1,261 @@
+/*-------------------------------------------------------------------------
+ *
+ * key_state.c
+ *	  A background worker that asks the key providers, now and then, whether
+ *	  the principal keys in use may still be used.
+ *
+ * A server keeps the keys that it has and needs no key provider, so it would
+ * not notice that a principal key was revoked, by an administrator who wants
+ * the data to be out of reach.  With pg_tde.key_state_poll_interval it does;
+ * pg_tde.key_state_action says what follows.
+ *
+ * No answer is no report: a provider that cannot be reached is logged, and
+ * nothing else happens.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/key_state.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "key_store.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "tde/settings.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+/* A principal key in use, and what for. */
+typedef struct UsedKey
+{
+	Oid			provider_db;
+	TdePrincipalRef ref;
+	bool		is_default;
+	bool		is_server;
+	int			ndatabases;
+} UsedKey;
+
+/* ---- which keys there are ---- */
+
+static void
+note_scope(List **keys, TdeScopeKind kind, Oid dbOid)
+{
+	char		reason[256];
+	TdeScope   *scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
+	Oid			provider_db;
+	UsedKey    *key = NULL;
+
+	/* A damaged file is reported where it is used. */
+	if (scope == NULL || tde_scope_is_over(scope))
+		return;
+	provider_db = scope->principal.provider_id > 0 ? dbOid : InvalidOid;
+
+	foreach_ptr(UsedKey, k, *keys)
+	{
+		if (k->provider_db == provider_db &&
+			k->ref.provider_id == scope->principal.provider_id &&
+			strcmp(k->ref.key_name, scope->principal.key_name) == 0)
+		{
+			key = k;
+			break;
+		}
+	}
+	if (key == NULL)
+	{
+		key = palloc0(sizeof(UsedKey));
+		key->provider_db = provider_db;
+		key->ref = scope->principal;
+		*keys = lappend(*keys, key);
+	}
+	if (kind == TDE_SCOPE_DEFAULT)
+		key->is_default = true;
+	else if (kind == TDE_SCOPE_SERVER)
+		key->is_server = true;
+	else
+		key->ndatabases++;
+	tde_scope_free(scope);
+}
+
+static List *
+used_keys(void)
+{
+	List	   *keys = NIL;
+	int			n;
+	Oid		   *databases = tde_list_databases(&n);
+
+	note_scope(&keys, TDE_SCOPE_DEFAULT, InvalidOid);
+	note_scope(&keys, TDE_SCOPE_SERVER, InvalidOid);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		note_scope(&keys, TDE_SCOPE_DATABASE, databases[i]);
+	}
+	return keys;
+}
+
+/* "default key, server key, 3 databases"; palloc'd. */
+static char *
+describe_use(const UsedKey *key)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (key->is_default)
+		appendStringInfoString(&buf, _("default key"));
+	if (key->is_server)
+		appendStringInfo(&buf, "%s%s", buf.len ? ", " : "", _("server key"));
+	if (key->ndatabases)
+	{
+		appendStringInfoString(&buf, buf.len ? ", " : "");
+		appendStringInfo(&buf, ngettext("%d database", "%d databases",
+										key->ndatabases), key->ndatabases);
+	}
+	return buf.data;
+}
+
+/* ---- asking ---- */
+
+/*
+ * Ask for the state of one key and log what is worth it.  Returns whether the
+ * key must not be used any more.
+ */
+static bool
+key_is_revoked(const UsedKey *key)
+{
+	TdeProvider *provider;
+	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
+	TdeKeyringError error;
+	TdePrincipalState state;
+
+	provider = tde_find_provider_by_id(TdeGetProviders(key->provider_db),
+									   key->ref.provider_id);
+	if (provider == NULL)
+		return false;			/* deleted, or lost, which a start reports */
+
+	if (tde_provider_state(key->provider_db, provider, key->ref.key_name,
+						   &call, &state, &error) != TDE_KEYRING_OK)
+	{
+		CHECK_FOR_INTERRUPTS();
+		ereport(LOG,
+				(errmsg("could not ask key provider \"%s\" for the state of principal key \"%s\"",
+						provider->name, key->ref.key_name),
+				 errdetail_internal("%s", error.message),
+				 error.hint[0] ? errhint("%s", error.hint) : 0));
+		return false;
+	}
+	if (state == TDE_PRINCIPAL_ACTIVE)
+		return false;
+
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("key provider \"%s\" reports principal key \"%s\" as %s",
+					provider->name, key->ref.key_name,
+					tde_principal_state_name(state)),
+			 errdetail("It is in use: %s.", describe_use(key)),
+			 errhint("Set another principal key, or restore this one, before the server is restarted.")));
+	return state != TDE_PRINCIPAL_PRE_ACTIVE;
+}
+
+/*
+ * Ask for all keys.  Returns whether one must not be used any more.
+ */
+static bool
+poll_states(void)
+{
+	bool		revoked = false;
+
+	foreach_ptr(UsedKey, key, used_keys())
+	{
+		if (key_is_revoked(key))
+			revoked = true;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return revoked;
+}
+
+/* ---- the worker ---- */
+
+void
+TdeKeyStateWorkerMain(void)
+{
+	MemoryContext context;
+	uint32		wait_event = WaitEventExtensionNew("TdeKeyStatePoll");
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	context = AllocSetContextCreate(TopMemoryContext, "key state poll",
+									ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		TimestampTz next;
+		MemoryContext oldcontext;
+		bool		revoked;
+
+		oldcontext = MemoryContextSwitchTo(context);
+		revoked = poll_states();
+		MemoryContextSwitchTo(oldcontext);
+		MemoryContextReset(context);
+
+		if (revoked && tde_key_state_action == TDE_KEY_STATE_SHUTDOWN)
+		{
+			ereport(LOG,
+					(errmsg("shutting down because of the state of a principal key"),
+					 errhint("This follows from the setting \"%s\".",
+							 "pg_tde.key_state_action")));
+			kill(PostmasterPid, SIGINT);
+		}
+
+		next = TimestampTzPlusSeconds(GetCurrentTimestamp(),
+									  tde_key_state_poll_interval);
+		for (;;)
+		{
+			long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+															 next);
+
+			if (ms <= 0)
+				break;
+			(void) WaitLatch(MyLatch,
+							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 ms, wait_event);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+			if (ConfigReloadPending)
+			{
+				ConfigReloadPending = false;
+				ProcessConfigFile(PGC_SIGHUP);
+			}
+		}
+	}
+}
+
+/*
+ * To be called while libraries are preloaded, with the library and the
+ * function in it that the worker begins with.
+ */
+void
+TdeRegisterKeyStateWorker(const char *library, const char *function)
+{
+	BackgroundWorker worker = {0};
+
+	if (tde_key_state_poll_interval == 0)
+		return;
+	strlcpy(worker.bgw_name, "pg_tde key state poll", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "pg_tde key state poll", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = Min(tde_key_state_poll_interval, 60);
+	strlcpy(worker.bgw_library_name, library, MAXPGPATH);
+	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}
