@@ -3,10 +3,10 @@
  * ttlv.h
  *	  TTLV, the encoding of KMIP: tag, type, length, value.
  *
- * KMIP specification 1.4, section 9.1 (2.x: 5.1): an item is a tag of 3
- * bytes, a type of 1, the length of its value in 4, and the value padded with
- * zeros to a multiple of 8 bytes; numbers are big-endian.  The value of a
- * structure is a sequence of items.
+ * KMIP specification 1.4, section 9.1: an item is a tag of 3 bytes, a type of
+ * 1, the length of its value in 4, and the value padded with zeros to a
+ * multiple of 8 bytes; numbers are big-endian.  The value of a structure is a
+ * sequence of items.
  *
  * Pure: no I/O, no allocation, no state but the caller's.
  *
