@@ -14,8 +14,8 @@
  *	  NOT_FOUND		no such key, or one that was destroyed
  *	  EXISTS		create: the name is taken, or was taken at the same time
  *	  DENIED		the server refuses us, or refuses this key to anybody
- *	  BAD_DATA		the answer breaks the protocol, is not the one asked for,
- *					or is no AES key; or a name belongs to several keys
+ *	  BAD_DATA		the answer breaks the protocol, is not the one we asked
+ *					for or holds no AES key; or several keys have the name
  *	  FAILED		the server reports some other failure
  *
  * and what the stream returned, when it failed.
@@ -113,7 +113,7 @@ extern TdeKeyringStatus tde_kmip_check(TdeKmipClient *client,
 /*
  * Fetch the one key of that name.  Keys that are Active, Deactivated or
  * Compromised are taken as far as the server gives them out; one that is
- * Pre-Active is not (client.c says why).  The state goes to *state unless that
+ * Pre-Active is not (keys.c says why).  The state goes to *state unless that
  * is NULL.
  */
 extern TdeKeyringStatus tde_kmip_fetch(TdeKmipClient *client,

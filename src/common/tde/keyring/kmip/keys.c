@@ -82,8 +82,9 @@ static TdeKeyringStatus
 get_state(TdeKmipClient *client, const char *id, TdePrincipalState *state,
 		  TdeKeyringError *error)
 {
-	TdeKeyringStatus status = ask_about(client, KMIP_GET_ATTRIBUTES, id, error);
+	TdeKeyringStatus status;
 
+	status = ask_about(client, KMIP_GET_ATTRIBUTES, id, error);
 	if (status == TDE_KEYRING_OK)
 		*state = client->answer.state;
 	return status;
@@ -268,6 +269,7 @@ find_registered(TdeKmipClient *client, const char *name,
 		status = get_key(client, found[i], &other, error);
 		same = status == TDE_KEYRING_OK && other.len == key->len &&
 			memcmp(other.key, key->key, key->len) == 0;
+
 		tde_wipe(&other, sizeof(other));
 		if (same)
 		{
@@ -285,14 +287,15 @@ find_registered(TdeKmipClient *client, const char *name,
 	return TDE_KEYRING_OK;
 }
 
-/* Register a key; if the connection is lost over it, find out and try again. */
+/* Register a key; if the connection is lost over it, find out and repeat. */
 static TdeKeyringStatus
 register_key(TdeKmipClient *client, const char *name,
 			 const TdePrincipalKey *key, char *id, TdeKeyringError *error)
 {
-	TdeKmipRequest request = {.operation = KMIP_REGISTER,.name = name,.key = key};
+	TdeKmipRequest request = {.operation = KMIP_REGISTER,.name = name};
 	TdeKeyringStatus status;
 
+	request.key = key;
 	status = tde_kmip_ask(client, &request, error);
 	if (status == TDE_KEYRING_UNREACHABLE && client->stream->reopen != NULL)
 	{
@@ -311,9 +314,11 @@ static TdeKeyringStatus
 create_on_server(TdeKmipClient *client, const char *name, int keylen,
 				 char *id, TdeKeyringError *error)
 {
-	TdeKmipRequest request = {.operation = KMIP_CREATE,.name = name,.keylen = keylen};
-	TdeKeyringStatus status = tde_kmip_ask(client, &request, error);
+	TdeKmipRequest request = {.operation = KMIP_CREATE,.name = name};
+	TdeKeyringStatus status;
 
+	request.keylen = keylen;
+	status = tde_kmip_ask(client, &request, error);
 	if (status == TDE_KEYRING_OK)
 		strcpy(id, client->answer.id);
 	return status;

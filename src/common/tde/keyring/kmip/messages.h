@@ -30,7 +30,7 @@
 #define TDE_KMIP_MAX_LOCATED	4	/* ids that we ask for and remember */
 #define TDE_KMIP_MAX_REASON		200 /* bytes of a server's own words */
 
-/* Tags, in the order of their names in section 9.1.3.1 of the specification. */
+/* Tags, in the order of the specification (1.4, section 9.1.3.1). */
 enum
 {
 	KMIP_TAG_ATTRIBUTE = 0x420008,
@@ -142,13 +142,12 @@ typedef struct TdeKmipRequest
 	TdeKmipVersion version;		/* of the message */
 	uint32		batch_id;		/* any; the answer has it too */
 
-	const char *id;				/* all but Create, Register, Locate, Query and
-								 * DiscoverVersions */
+	const char *id;				/* all that are about one key that exists */
 	const char *name;			/* Create, Register, Locate */
 	int			keylen;			/* Create: bytes */
 	const TdePrincipalKey *key; /* Register */
 	TdeKmipRevocation why;		/* Revoke */
-	int64		when;			/* Revoke, compromised: since when (Unix time) */
+	int64		when;			/* Revoke: compromised since (Unix time) */
 	TdeKmipVersion max_version; /* DiscoverVersions: none above it */
 } TdeKmipRequest;
 
@@ -162,7 +161,7 @@ typedef struct TdeKmipAnswer
 	TdeKmipVersion version;
 	uint32		reason;
 
-	char		id[TDE_KMIP_MAX_ID + 1];	/* Create, Register: the new key's */
+	char		id[TDE_KMIP_MAX_ID + 1];	/* Create, Register: of the key */
 
 	/* Locate: how many keys there are, and the first of them */
 	int			nlocated;

@@ -38,7 +38,7 @@ check_id(KmipDecoding *d)
 	TdeKeyringStatus status;
 
 	status = kmip_get_item(d, &d->payload, KMIP_TAG_UNIQUE_IDENTIFIER,
-					  TDE_TTLV_TEXT, true, "Unique Identifier", &item);
+						   TDE_TTLV_TEXT, true, "Unique Identifier", &item);
 	if (status == TDE_KEYRING_OK && !tde_ttlv_text_is(&item, d->request->id))
 		status = kmip_fail_bad(d, gettext_noop("it is about another object"));
 	return status;
@@ -58,7 +58,7 @@ decode_discover_versions(KmipDecoding *d)
 
 		if (child.tag != KMIP_TAG_PROTOCOL_VERSION)
 			continue;
-		if (child.type != TDE_TTLV_STRUCTURE)
+		if (child.type !=TDE_TTLV_STRUCTURE)
 			return kmip_fail_bad(d, gettext_noop("a version has a wrong type"));
 		status = kmip_get_version(d, &child, &version);
 		if (status != TDE_KEYRING_OK)
@@ -67,7 +67,8 @@ decode_discover_versions(KmipDecoding *d)
 		/* versions that we did not offer are none of ours */
 		for (int i = 0; i < tde_kmip_nversions; i++)
 		{
-			if (tde_kmip_compare_versions(version, tde_kmip_versions[i]) == 0 &&
+			if (tde_kmip_compare_versions(version,
+										  tde_kmip_versions[i]) == 0 &&
 				tde_kmip_compare_versions(version,
 										  d->request->max_version) <= 0 &&
 				tde_kmip_compare_versions(version, d->answer->best) > 0)
@@ -86,7 +87,7 @@ decode_query(KmipDecoding *d)
 	{
 		if (child.tag != KMIP_TAG_OPERATION)
 			continue;
-		if (child.type != TDE_TTLV_ENUMERATION)
+		if (child.type !=TDE_TTLV_ENUMERATION)
 			return kmip_fail_bad(d, gettext_noop("an operation has a wrong type"));
 		if (tde_ttlv_enum(&child) < 64)
 			d->answer->operations |= UINT64CONST(1) << tde_ttlv_enum(&child);
@@ -108,7 +109,7 @@ decode_locate(KmipDecoding *d)
 
 		if (child.tag != KMIP_TAG_UNIQUE_IDENTIFIER)
 			continue;
-		if (child.type != TDE_TTLV_TEXT)
+		if (child.type !=TDE_TTLV_TEXT)
 			return kmip_fail_bad(d, gettext_noop("a unique identifier has a wrong type"));
 		status = copy_id(d, &child, id);
 		if (status != TDE_KEYRING_OK)
@@ -123,7 +124,7 @@ decode_locate(KmipDecoding *d)
 	 * the first few, though not none.
 	 */
 	status = kmip_get_item(d, &d->payload, KMIP_TAG_LOCATED_ITEMS,
-					  TDE_TTLV_INTEGER, false, "Located Items", &total);
+						   TDE_TTLV_INTEGER, false, "Located Items", &total);
 	if (status != TDE_KEYRING_OK || total.value == NULL)
 		return status;
 	if (tde_ttlv_integer(&total) < d->answer->nlocated ||
@@ -153,23 +154,25 @@ decode_key_block(KmipDecoding *d, const TdeTtlvItem *block)
 					  TDE_TTLV_ENUMERATION, &item) != TDE_TTLV_ABSENT)
 		return kmip_fail_bad(d, gettext_noop("the key is compressed"));
 	if ((status = kmip_get_enum(d, block, KMIP_TAG_KEY_FORMAT_TYPE,
-						   "Key Format Type", &format)) != TDE_KEYRING_OK ||
+								"Key Format Type",
+								&format)) != TDE_KEYRING_OK ||
 		(status = kmip_get_enum(d, block, KMIP_TAG_CRYPTOGRAPHIC_ALGORITHM,
-						   "Cryptographic Algorithm",
-						   &algorithm)) != TDE_KEYRING_OK ||
+								"Cryptographic Algorithm",
+								&algorithm)) != TDE_KEYRING_OK ||
 		(status = kmip_get_integer(d, block, KMIP_TAG_CRYPTOGRAPHIC_LENGTH,
-							  "Cryptographic Length",
-							  &bits)) != TDE_KEYRING_OK ||
-		(status = kmip_get_item(d, block, KMIP_TAG_KEY_VALUE, TDE_TTLV_STRUCTURE,
-						   true, "Key Value", &value)) != TDE_KEYRING_OK)
+								   "Cryptographic Length",
+								   &bits)) != TDE_KEYRING_OK ||
+		(status = kmip_get_item(d, block, KMIP_TAG_KEY_VALUE,
+								TDE_TTLV_STRUCTURE, true, "Key Value",
+								&value)) != TDE_KEYRING_OK)
 		return status;
 	if (format != KMIP_FORMAT_RAW)
 		return kmip_fail_bad(d, gettext_noop("the key is not in raw format"));
 	if (algorithm != KMIP_ALGORITHM_AES)
 		return kmip_fail_bad(d, gettext_noop("the key is not an AES key"));
 
-	status = kmip_get_item(d, &value, KMIP_TAG_KEY_MATERIAL, TDE_TTLV_BYTES, true,
-					  "Key Material", &material);
+	status = kmip_get_item(d, &value, KMIP_TAG_KEY_MATERIAL, TDE_TTLV_BYTES,
+						   true, "Key Material", &material);
 	if (status != TDE_KEYRING_OK)
 		return status;
 	if (material.len != 16 && material.len != 24 && material.len != 32)
@@ -186,20 +189,21 @@ decode_get(KmipDecoding *d)
 {
 	TdeTtlvItem key;
 	TdeTtlvItem block;
-	uint32		type;
+	uint32 type;
 	TdeKeyringStatus status;
 
 	if ((status = check_id(d)) != TDE_KEYRING_OK ||
 		(status = kmip_get_enum(d, &d->payload, KMIP_TAG_OBJECT_TYPE,
-						   "Object Type", &type)) != TDE_KEYRING_OK)
+								"Object Type", &type)) != TDE_KEYRING_OK)
 		return status;
-	if (type != KMIP_OBJECT_SYMMETRIC_KEY)
+	if (type !=KMIP_OBJECT_SYMMETRIC_KEY)
 		return kmip_fail_bad(d, gettext_noop("the object is not a symmetric key"));
 	if ((status = kmip_get_item(d, &d->payload, KMIP_TAG_SYMMETRIC_KEY,
-						   TDE_TTLV_STRUCTURE, true, "Symmetric Key",
-						   &key)) != TDE_KEYRING_OK ||
-		(status = kmip_get_item(d, &key, KMIP_TAG_KEY_BLOCK, TDE_TTLV_STRUCTURE,
-						   true, "Key Block", &block)) != TDE_KEYRING_OK)
+								TDE_TTLV_STRUCTURE, true, "Symmetric Key",
+								&key)) != TDE_KEYRING_OK ||
+		(status = kmip_get_item(d, &key, KMIP_TAG_KEY_BLOCK,
+								TDE_TTLV_STRUCTURE, true, "Key Block",
+								&block)) != TDE_KEYRING_OK)
 		return status;
 	return decode_key_block(d, &block);
 }
@@ -246,10 +250,10 @@ decode_state_1(KmipDecoding *d)
 
 		if (child.tag != KMIP_TAG_ATTRIBUTE)
 			continue;
-		if (child.type != TDE_TTLV_STRUCTURE)
+		if (child.type !=TDE_TTLV_STRUCTURE)
 			return kmip_fail_bad(d, gettext_noop("an attribute has a wrong type"));
-		status = kmip_get_item(d, &child, KMIP_TAG_ATTRIBUTE_NAME, TDE_TTLV_TEXT,
-						  true, "Attribute Name", &name);
+		status = kmip_get_item(d, &child, KMIP_TAG_ATTRIBUTE_NAME,
+							   TDE_TTLV_TEXT, true, "Attribute Name", &name);
 		if (status != TDE_KEYRING_OK)
 			return status;
 		if (!tde_ttlv_text_is(&name, "State"))
@@ -258,7 +262,7 @@ decode_state_1(KmipDecoding *d)
 			return kmip_fail_bad(d, gettext_noop("it has more than one state"));
 		found = true;
 		status = kmip_get_enum(d, &child, KMIP_TAG_ATTRIBUTE_VALUE,
-						  "Attribute Value", &state);
+							   "Attribute Value", &state);
 		if (status == TDE_KEYRING_OK)
 			status = set_state(d, state);
 		if (status != TDE_KEYRING_OK)
@@ -277,10 +281,10 @@ decode_state_2(KmipDecoding *d)
 	TdeKeyringStatus status;
 
 	if ((status = kmip_get_item(d, &d->payload, KMIP_TAG_ATTRIBUTES,
-						   TDE_TTLV_STRUCTURE, true, "Attributes",
-						   &attributes)) != TDE_KEYRING_OK ||
+								TDE_TTLV_STRUCTURE, true, "Attributes",
+								&attributes)) != TDE_KEYRING_OK ||
 		(status = kmip_get_enum(d, &attributes, KMIP_TAG_STATE, "State",
-						   &state)) != TDE_KEYRING_OK)
+								&state)) != TDE_KEYRING_OK)
 		return status;
 	return set_state(d, state);
 }
@@ -302,7 +306,8 @@ kmip_decode_payload(KmipDecoding *d)
 		case KMIP_CREATE:
 		case KMIP_REGISTER:
 			status = kmip_get_item(d, &d->payload, KMIP_TAG_UNIQUE_IDENTIFIER,
-							  TDE_TTLV_TEXT, true, "Unique Identifier", &item);
+								   TDE_TTLV_TEXT, true, "Unique Identifier",
+								   &item);
 			if (status == TDE_KEYRING_OK)
 				status = copy_id(d, &item, d->answer->id);
 			return status;

@@ -79,8 +79,9 @@ fail_refused(KmipDecoding *d, const TdeTtlvItem *message)
  * its name in the specification.
  */
 TdeKeyringStatus
-kmip_get_item(KmipDecoding *d, const TdeTtlvItem *parent, uint32 tag, TdeTtlvType type,
-		 bool required, const char *what, TdeTtlvItem *item)
+kmip_get_item(KmipDecoding *d, const TdeTtlvItem *parent, uint32 tag,
+			  TdeTtlvType type, bool required, const char *what,
+			  TdeTtlvItem *item)
 {
 	const char *format = NULL;
 
@@ -107,13 +108,14 @@ kmip_get_item(KmipDecoding *d, const TdeTtlvItem *parent, uint32 tag, TdeTtlvTyp
 
 /* As above for a required enumeration, with its value. */
 TdeKeyringStatus
-kmip_get_enum(KmipDecoding *d, const TdeTtlvItem *parent, uint32 tag, const char *what,
-		 uint32 *value)
+kmip_get_enum(KmipDecoding *d, const TdeTtlvItem *parent, uint32 tag,
+			  const char *what, uint32 *value)
 {
 	TdeTtlvItem item;
 	TdeKeyringStatus status;
 
-	status = kmip_get_item(d, parent, tag, TDE_TTLV_ENUMERATION, true, what, &item);
+	status = kmip_get_item(d, parent, tag, TDE_TTLV_ENUMERATION, true, what,
+						   &item);
 	*value = status == TDE_KEYRING_OK ? tde_ttlv_enum(&item) : 0;
 	return status;
 }
@@ -121,26 +123,28 @@ kmip_get_enum(KmipDecoding *d, const TdeTtlvItem *parent, uint32 tag, const char
 /* As above for a required integer. */
 TdeKeyringStatus
 kmip_get_integer(KmipDecoding *d, const TdeTtlvItem *parent, uint32 tag,
-			const char *what, int32 *value)
+				 const char *what, int32 *value)
 {
 	TdeTtlvItem item;
 	TdeKeyringStatus status;
 
-	status = kmip_get_item(d, parent, tag, TDE_TTLV_INTEGER, true, what, &item);
+	status = kmip_get_item(d, parent, tag, TDE_TTLV_INTEGER, true, what,
+						   &item);
 	*value = status == TDE_KEYRING_OK ? tde_ttlv_integer(&item) : 0;
 	return status;
 }
 
 TdeKeyringStatus
-kmip_get_version(KmipDecoding *d, const TdeTtlvItem *item, TdeKmipVersion *version)
+kmip_get_version(KmipDecoding *d, const TdeTtlvItem *item,
+				 TdeKmipVersion *version)
 {
 	TdeKeyringStatus status;
 
 	status = kmip_get_integer(d, item, KMIP_TAG_PROTOCOL_VERSION_MAJOR,
-						 "Protocol Version Major", &version->major);
+							  "Protocol Version Major", &version->major);
 	if (status == TDE_KEYRING_OK)
 		status = kmip_get_integer(d, item, KMIP_TAG_PROTOCOL_VERSION_MINOR,
-							 "Protocol Version Minor", &version->minor);
+								  "Protocol Version Minor", &version->minor);
 	return status;
 }
 
@@ -156,23 +160,23 @@ open_message(KmipDecoding *d, const TdeTtlvItem *root, TdeTtlvItem *batch_item)
 	TdeKeyringStatus status;
 
 	if (root->tag != KMIP_TAG_RESPONSE_MESSAGE ||
-		root->type != TDE_TTLV_STRUCTURE)
+		root->type !=TDE_TTLV_STRUCTURE)
 		return kmip_fail_bad(d, gettext_noop("it is not a response message"));
 	if ((status = kmip_get_item(d, root, KMIP_TAG_RESPONSE_HEADER,
-						   TDE_TTLV_STRUCTURE, true, "Response Header",
-						   &header)) != TDE_KEYRING_OK ||
+								TDE_TTLV_STRUCTURE, true, "Response Header",
+								&header)) != TDE_KEYRING_OK ||
 		(status = kmip_get_item(d, &header, KMIP_TAG_PROTOCOL_VERSION,
-						   TDE_TTLV_STRUCTURE, true, "Protocol Version",
-						   &version)) != TDE_KEYRING_OK ||
+								TDE_TTLV_STRUCTURE, true, "Protocol Version",
+								&version)) != TDE_KEYRING_OK ||
 		(status = kmip_get_version(d, &version,
-							  &d->answer->version)) != TDE_KEYRING_OK ||
+								   &d->answer->version)) != TDE_KEYRING_OK ||
 		(status = kmip_get_integer(d, &header, KMIP_TAG_BATCH_COUNT,
-							  "Batch Count", &count)) != TDE_KEYRING_OK)
+								   "Batch Count", &count)) != TDE_KEYRING_OK)
 		return status;
 	if (count != 1)
 		return kmip_fail_bad(d, gettext_noop("its batch count is not 1"));
-	return kmip_get_item(d, root, KMIP_TAG_BATCH_ITEM, TDE_TTLV_STRUCTURE, true,
-					"Batch Item", batch_item);
+	return kmip_get_item(d, root, KMIP_TAG_BATCH_ITEM, TDE_TTLV_STRUCTURE,
+						 true, "Batch Item", batch_item);
 }
 
 /* Is it the answer to our request?  What is not there does not disagree. */
@@ -182,15 +186,16 @@ check_batch_item(KmipDecoding *d, const TdeTtlvItem *batch_item, bool required)
 	TdeTtlvItem item;
 	TdeKeyringStatus status;
 
-	status = kmip_get_item(d, batch_item, KMIP_TAG_OPERATION, TDE_TTLV_ENUMERATION,
-					  required, "Operation", &item);
+	status = kmip_get_item(d, batch_item, KMIP_TAG_OPERATION,
+						   TDE_TTLV_ENUMERATION, required, "Operation", &item);
 	if (status != TDE_KEYRING_OK)
 		return status;
 	if (item.value != NULL && tde_ttlv_enum(&item) != d->request->operation)
 		return kmip_fail_bad(d, gettext_noop("it is the answer to another operation"));
 
 	status = kmip_get_item(d, batch_item, KMIP_TAG_UNIQUE_BATCH_ITEM_ID,
-					  TDE_TTLV_BYTES, required, "Unique Batch Item ID", &item);
+						   TDE_TTLV_BYTES, required, "Unique Batch Item ID",
+						   &item);
 	if (status != TDE_KEYRING_OK)
 		return status;
 	if (item.value != NULL)
@@ -213,11 +218,11 @@ decode_failure(KmipDecoding *d, const TdeTtlvItem *batch_item)
 
 	if ((status = check_batch_item(d, batch_item, false)) != TDE_KEYRING_OK ||
 		(status = kmip_get_item(d, batch_item, KMIP_TAG_RESULT_MESSAGE,
-						   TDE_TTLV_TEXT, false, "Result Message",
-						   &message)) != TDE_KEYRING_OK ||
+								TDE_TTLV_TEXT, false, "Result Message",
+								&message)) != TDE_KEYRING_OK ||
 		(status = kmip_get_enum(d, batch_item, KMIP_TAG_RESULT_REASON,
-						   "Result Reason",
-						   &d->answer->reason)) != TDE_KEYRING_OK)
+								"Result Reason",
+								&d->answer->reason)) != TDE_KEYRING_OK)
 		return status;
 	return fail_refused(d, &message);
 }
@@ -231,7 +236,7 @@ decode_message(KmipDecoding *d, const TdeTtlvItem *root)
 
 	if ((status = open_message(d, root, &batch_item)) != TDE_KEYRING_OK ||
 		(status = kmip_get_enum(d, &batch_item, KMIP_TAG_RESULT_STATUS,
-						   "Result Status", &result)) != TDE_KEYRING_OK)
+								"Result Status", &result)) != TDE_KEYRING_OK)
 		return status;
 	switch (result)
 	{
@@ -252,8 +257,8 @@ decode_message(KmipDecoding *d, const TdeTtlvItem *root)
 		return kmip_fail_bad(d, gettext_noop("it is in another version of the protocol"));
 	if ((status = check_batch_item(d, &batch_item, true)) != TDE_KEYRING_OK ||
 		(status = kmip_get_item(d, &batch_item, KMIP_TAG_RESPONSE_PAYLOAD,
-						   TDE_TTLV_STRUCTURE, true, "Response Payload",
-						   &d->payload)) != TDE_KEYRING_OK)
+								TDE_TTLV_STRUCTURE, true, "Response Payload",
+								&d->payload)) != TDE_KEYRING_OK)
 		return status;
 	return kmip_decode_payload(d);
 }
@@ -262,7 +267,7 @@ TdeKeyringStatus
 tde_kmip_decode(const TdeKmipRequest *request, const uint8 *buf, size_t len,
 				TdeKmipAnswer *answer, TdeKeyringError *error)
 {
-	KmipDecoding	d = {.request = request,.answer = answer,.error = error};
+	KmipDecoding d = {.request = request,.answer = answer,.error = error};
 	TdeTtlvItem root;
 	const char *reason;
 	TdeKeyringStatus status;
@@ -300,7 +305,8 @@ tde_kmip_response_len(const uint8 *header, size_t *len, TdeKeyringError *error)
 	if (value_len > TDE_KMIP_MAX_RESPONSE - TDE_TTLV_HEADER_LEN)
 		return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA, NULL,
 								_("KMIP server sent a response of %u bytes, more than the %d that are allowed"),
-								value_len, TDE_KMIP_MAX_RESPONSE - TDE_TTLV_HEADER_LEN);
+								value_len,
+								TDE_KMIP_MAX_RESPONSE - TDE_TTLV_HEADER_LEN);
 	*len = TDE_TTLV_HEADER_LEN + (size_t) value_len;
 	return TDE_KEYRING_OK;
 }

@@ -31,25 +31,25 @@ extern TdeKeyringStatus kmip_fail_bad(KmipDecoding *d, const char *why);
  * item->value is NULL.  "what" is its name in the specification.
  */
 extern TdeKeyringStatus kmip_get_item(KmipDecoding *d,
-										  const TdeTtlvItem *parent,
-										  uint32 tag, TdeTtlvType type,
-										  bool required, const char *what,
-										  TdeTtlvItem *item);
+									  const TdeTtlvItem *parent,
+									  uint32 tag, TdeTtlvType type,
+									  bool required, const char *what,
+									  TdeTtlvItem *item);
 
 /* As above for a required enumeration or integer, with its value. */
 extern TdeKeyringStatus kmip_get_enum(KmipDecoding *d,
-										  const TdeTtlvItem *parent,
-										  uint32 tag, const char *what,
-										  uint32 *value);
+									  const TdeTtlvItem *parent,
+									  uint32 tag, const char *what,
+									  uint32 *value);
 extern TdeKeyringStatus kmip_get_integer(KmipDecoding *d,
-											 const TdeTtlvItem *parent,
-											 uint32 tag, const char *what,
-											 int32 *value);
+										 const TdeTtlvItem *parent,
+										 uint32 tag, const char *what,
+										 int32 *value);
 
 /* The version that a structure Protocol Version contains. */
 extern TdeKeyringStatus kmip_get_version(KmipDecoding *d,
-											 const TdeTtlvItem *item,
-											 TdeKmipVersion *version);
+										 const TdeTtlvItem *item,
+										 TdeKmipVersion *version);
 
 /* Fill d->answer from d->payload. */
 extern TdeKeyringStatus kmip_decode_payload(KmipDecoding *d);

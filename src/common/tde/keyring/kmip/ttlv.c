@@ -309,6 +309,7 @@ tde_ttlv_next(const TdeTtlvItem *parent, TdeTtlvItem *child)
 	Assert(parent->type == TDE_TTLV_STRUCTURE);
 	if (child->value != NULL)
 		p = child->value + TdeTtlvPadded(child->len);
+
 	if (p >= parent->value + parent->len)
 		return false;
 	child->tag = get_uint32(p) >> 8;
@@ -332,7 +333,7 @@ tde_ttlv_find(const TdeTtlvItem *parent, uint32 tag, TdeTtlvType type,
 			continue;
 		if (found != TDE_TTLV_ABSENT)
 			found = TDE_TTLV_REPEATED;
-		else if (child.type != type)
+		else if (child.type !=type)
 			found = TDE_TTLV_WRONG_TYPE;
 		else
 		{

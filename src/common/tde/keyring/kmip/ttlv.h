@@ -54,7 +54,7 @@ typedef struct TdeTtlvWriter
 	size_t		size;
 	size_t		len;			/* written so far */
 	int			depth;
-	size_t		open[TDE_TTLV_MAX_DEPTH];	/* where open structures begin */
+	size_t		open[TDE_TTLV_MAX_DEPTH];	/* where each begins */
 	bool		failed;
 } TdeTtlvWriter;
 
