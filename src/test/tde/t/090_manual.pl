@@ -1,0 +1,110 @@
+# Copyright (c) 2026, the Coffer authors
+
+# The manual's examples, run in their order as they are printed, but for the
+# places of files: a reader who pastes them must get what the page says.
+#
+# In pages listed here every fenced block marked "sql" goes to psql and every
+# one marked "sh" to a shell; others are not run.  A page's name may be followed
+# by what its last words must show.
+
+use strict;
+use warnings FATAL => 'all';
+
+use Cwd 'abs_path';
+use File::Basename;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+# Test files in a build are links into the repository, which has the manual.
+my $doc = dirname(abs_path(__FILE__)) . '/../../../../doc';
+plan skip_all => 'the manual is not beside the source'
+  unless -e "$doc/quick-start.md";
+
+my $root = PostgreSQL::Test::Utils::tempdir_short();
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+$ENV{PGPORT} = $port;
+$ENV{PGHOST} = $root;
+$ENV{PGDATABASE} = 'postgres';
+
+# Blocks of a page: [ language, text ]
+sub blocks
+{
+	my ($page) = @_;
+	my @blocks;
+	my $text = slurp_file("$doc/$page.md");
+
+	push @blocks, [ $1, $2 ] while $text =~ /^```(\w+)\n(.*?)^```$/msg;
+	return @blocks;
+}
+
+# Files lie below the test's directory, and the server listens there alone.
+sub adapted
+{
+	my ($text) = @_;
+
+	$text =~ s/\b$_\b/$names{$_}/g foreach keys %names;
+	$text =~ s{/var/lib/coffer}{$root}g;
+	$text =~ s{-w (re)?start}{-o "-k '$root' -c listen_addresses= -p $port" -w @{[$1 // '']}start}g;
+	return $text;
+}
+
+my $database = 'postgres';
+my %names;
+
+sub run_block
+{
+	my ($page, $n, $language, $text) = @_;
+	my @command =
+	  $language eq 'sql'
+	  ? ('psql', '-X', '-v', 'ON_ERROR_STOP=1', '-At', '-d', $database)
+	  : ('bash', '-e', '-o', 'pipefail');
+	my ($out, $err) = ('', '');
+
+	$text = adapted($text);
+	my $ok = IPC::Run::run(\@command, '<', \$text, '>', \$out, '2>', \$err);
+	ok($ok, "$page, block $n ($language)") or diag("$text\n$out\n$err");
+	return $out . $err;
+}
+
+sub run_page
+{
+	my ($page) = @_;
+	my %result;
+	my $n = 0;
+
+	foreach my $block (blocks($page))
+	{
+		my ($language, $text) = @$block;
+		next unless $language eq 'sql' || $language eq 'sh';
+		$n++;
+		$result{$n} = run_block($page, $n, $language, $text);
+		$database = 'app' if $text =~ /createdb app/;
+	}
+	cmp_ok($n, '>', 2, "$page has examples");
+	return %result;
+}
+
+my %quick = run_page('quick-start');
+my $all = join('', map { $quick{$_} } sort { $a <=> $b } keys %quick);
+like($quick{3}, qr/^t$/m, 'quick start: the table is encrypted');
+like($all, qr/^not found$/m, 'quick start: it is not on disk in clear');
+like($all, qr/^key_02\|keyring$/m, 'quick start: the key is rotated');
+like($all, qr/Top secret info.*failed to retrieve principal key "key_02" from key provider "keyring"/s,
+	'quick start: readable after a restart, no start without the key');
+
+my %file = run_page('provider-file');
+like(join('', values %file), qr/^app-2026\|own$/m, 'provider file: own key');
+
+run_page('monitoring');
+run_page('troubleshooting');
+
+# Here the provider and the keys are others than in the pages before.
+%names = (kms => 'keyring', key_02 => 'key_03');
+run_block('operations', 0, 'sql',
+	"SELECT pg_tde_create_key_using_global_key_provider('app_02', 'keyring')");
+my %operations = run_page('operations');
+like($operations{1}, qr/^key_03\|keyring/m, 'operations: the key is rotated');
+
+system_or_bail('pg_ctl', '-D', "$root/data", '-m', 'fast', '-w', 'stop');
+done_testing();
