@@ -9,7 +9,9 @@ SELECT pg_stat_tde_reset();
 SELECT pg_tde_create_key_using_database_key_provider('m1', 'monitored');
 SELECT pg_tde_create_key_using_database_key_provider('m1', 'monitored');
 SELECT pg_tde_set_key_using_database_key_provider('m1', 'monitored');
+\set VERBOSITY terse
 SELECT pg_tde_set_key_using_database_key_provider('nosuch', 'monitored');
+\set VERBOSITY default
 SELECT pg_tde_verify_key();
 SELECT pg_tde_change_database_key_provider_file('monitored', :'keyring');
 
@@ -27,11 +29,12 @@ SELECT operation, calls, failures, total_time > 0 AS total, max_time <= total_ti
 
 -- principal keys
 SELECT scope, datname = current_database() AS here, key_name, provider_name, follows_default,
-       created > now() - interval '1 hour' AS created, cipher, scope_keys, available, problem
+       created > now() - interval '1 hour' AS created, cipher, available, problem
   FROM pg_tde_principal_keys WHERE key_name = 'm1';
+SELECT scope_keys FROM pg_tde_principal_keys WHERE key_name = 'm1' \gset
 SELECT pg_tde_create_key_using_database_key_provider('m2', 'monitored');
 SELECT pg_tde_set_key_using_database_key_provider('m2', 'monitored');
-SELECT key_name, scope_keys FROM pg_tde_principal_keys WHERE provider_name = 'monitored';
+SELECT key_name, scope_keys - :scope_keys AS more FROM pg_tde_principal_keys WHERE provider_name = 'monitored';
 
 -- relations
 CREATE SCHEMA monitored;
@@ -60,8 +63,8 @@ SELECT datname = current_database() AS here, encrypted > 5 AS encrypted, unencry
        problems FROM pg_tde_database;
 
 -- caches and memory
-SELECT name, entries > 0 AS entries, entries <= max_entries AS fits, hits >= 0 AS hits,
-       misses >= 0 AS misses, evictions, stats_reset <= now() AS reset
+SELECT name, entries > 0 OR name = 'key_removals' AS entries, entries <= max_entries AS fits, hits >= 0 AS hits,
+       misses >= 0 AS misses, evictions >= 0 AS evictions, stats_reset <= now() AS reset
   FROM pg_stat_tde_cache ORDER BY name COLLATE "C";
 -- the shared cache is asked when a process meets a relation for the first time
 SELECT hits + misses AS asked FROM pg_stat_tde_cache WHERE name = 'relation_keys' \gset
