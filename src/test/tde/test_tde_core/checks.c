@@ -32,6 +32,10 @@ check_all(Checks *checks)
 	check_key_records(checks);
 	check_scopes(checks);
 	check_providers(checks);
+	check_ttlv(checks);
+	check_kmip_messages(checks);
+	check_kmip_client(checks);
+	check_kmip_keys(checks);
 }
 
 bool

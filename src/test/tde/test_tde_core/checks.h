@@ -42,6 +42,10 @@ extern void check_pages(Checks *checks);
 extern void check_key_records(Checks *checks);
 extern void check_scopes(Checks *checks);
 extern void check_providers(Checks *checks);
+extern void check_ttlv(Checks *checks);
+extern void check_kmip_messages(Checks *checks);
+extern void check_kmip_client(Checks *checks);
+extern void check_kmip_keys(Checks *checks);
 
 extern void check_all(Checks *checks);
 
