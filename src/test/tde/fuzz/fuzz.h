@@ -19,6 +19,8 @@ extern FuzzTarget fuzz_scope;
 extern FuzzTarget fuzz_providers;
 extern FuzzTarget fuzz_keyring_file;
 extern FuzzTarget fuzz_keyring_options;
+extern FuzzTarget fuzz_ttlv;
+extern FuzzTarget fuzz_kmip;
 
 /* A rule of the formats: broken, it ends the program. */
 #define FUZZ_REQUIRE(condition) \

@@ -31,6 +31,8 @@ static const Target targets[] = {
 	{"providers", fuzz_providers},
 	{"keyring_file", fuzz_keyring_file},
 	{"keyring_options", fuzz_keyring_options},
+	{"ttlv", fuzz_ttlv},
+	{"kmip", fuzz_kmip},
 };
 
 static void
