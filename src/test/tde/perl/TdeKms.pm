@@ -220,15 +220,13 @@ sub start
 	my $pid = fork() // die "could not fork: $!";
 	if ($pid == 0)
 	{
-		POSIX::setsid() if $self->{keep};
+		# A group of its own: PyKMIP has children that do not end with it.
+		$self->{keep} ? POSIX::setsid() : POSIX::setpgid(0, 0);
 		chdir $self->{dir};
 		umask 0077;
 		open(STDIN, '<', '/dev/null');
 		open(STDOUT, '>>', $self->{log});
 		open(STDERR, '>&', \*STDOUT);
-		# Even a test that is killed leaves nothing behind.
-		unshift @command, qw(/usr/bin/setpriv --pdeathsig KILL)
-		  if !$self->{keep} && -x '/usr/bin/setpriv';
 		# What a test sets for its own OpenSSL is not for this server.
 		delete $ENV{OPENSSL_CONF};
 		# The one that was built in looks for them where it was built.
@@ -239,6 +237,7 @@ sub start
 	}
 	$self->{pid} = $pid;
 	$self->{owner} = $$;
+	$self->_guard unless $self->{keep};
 	push @running, $self;
 	_write("$self->{dir}/pid", "$pid\n");
 
@@ -252,6 +251,32 @@ sub start
 		select(undef, undef, undef, 0.1);
 	}
 	$self->{started}->($self) if $self->{started};
+	return;
+}
+
+# Even if this process is killed, the server ends: another process of its group
+# waits for the end of a pipe that nobody but we could write to.
+sub _guard
+{
+	my ($self) = @_;
+
+	POSIX::setpgid($self->{pid}, $self->{pid});
+	pipe(my $read, my $write) or die "could not make a pipe: $!";
+	my $pid = fork() // die "could not fork: $!";
+	if ($pid == 0)
+	{
+		POSIX::setpgid(0, $self->{pid});
+		close($write);
+		delete $_->{guarded} foreach @running;
+		open(STDIN, '<', '/dev/null');
+		open(STDOUT, '>', '/dev/null');
+		open(STDERR, '>', '/dev/null');
+		sysread($read, my $nothing, 1);
+		kill('KILL', -$self->{pid});
+		POSIX::_exit(0);
+	}
+	$self->{guarded} = $write;
+	$self->{guard} = $pid;
 	return;
 }
 
@@ -277,6 +302,7 @@ sub _end
 {
 	my ($self, $signal) = @_;
 	my $until = time + 10;
+	my $group = $self->{guard} || $self->running ? $self->{pid} : undef;
 
 	while ($self->running)
 	{
@@ -291,6 +317,9 @@ sub _end
 		die "could not end the KMS, process $self->{pid}"
 		  if time > $until + $timeout;
 	}
+	kill('KILL', -$group) if $group;
+	waitpid(delete $self->{guard}, 0) if $self->{guard};
+	delete $self->{guarded};
 	delete $self->{pid};
 	@running = grep { $_ != $self } @running;
 	unlink "$self->{dir}/pid";
@@ -328,11 +357,12 @@ sub running
 	my ($self) = @_;
 	my $pid = $self->{pid} or return 0;
 
-	return 0 if waitpid($pid, POSIX::WNOHANG) == $pid;
-	# Somebody else's child: one that has ended may still wait for its parent.
-	open(my $stat, '<', "/proc/$pid/stat") or return kill(0, $pid);
-	my $line = <$stat> // '';
-	return $line =~ /\) (\S)/ && $1 ne 'Z' && $1 ne 'X';
+	# Our own child, unless it has ended
+	return waitpid($pid, POSIX::WNOHANG) == 0
+	  if ($self->{owner} // 0) == $$;
+	# Somebody else's child.  The number may be another process's by now; one
+	# that has ended has no directory any more.
+	return (readlink("/proc/$pid/cwd") // '') eq $self->{dir};
 }
 
 sub answers
