@@ -299,6 +299,8 @@ static const Change changes[] = {
 	{KMIP_DISCOVER_VERSIONS, "69{6A:i2 6B:i1}", "69:i1", BAD, "a version has a wrong type"},
 	{KMIP_DISCOVER_VERSIONS, "69{6A:i2 6B:i1}", "69{6A:i2}", BAD, "it has no Protocol Version Minor"},
 	{KMIP_DISCOVER_VERSIONS, "69{6A:i2 6B:i1} ", "", TDE_KEYRING_OK, NULL},
+	{KMIP_DISCOVER_VERSIONS, "6A:i2", "6A:i-2147483648", TDE_KEYRING_OK, NULL},
+	{KMIP_DISCOVER_VERSIONS, "6A:i2", "6A:i2147483647", TDE_KEYRING_OK, NULL},
 };
 
 /* Is all of an answer zero, but what says why? */

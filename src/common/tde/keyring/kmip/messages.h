@@ -17,6 +17,7 @@
 #define TDE_KMIP_MESSAGES_H
 
 #include "client.h"
+#include "common/int.h"
 #include "ttlv.h"
 
 /*
@@ -133,7 +134,9 @@ extern const int tde_kmip_nversions;
 static inline int
 tde_kmip_compare_versions(TdeKmipVersion a, TdeKmipVersion b)
 {
-	return a.major != b.major ? a.major - b.major : a.minor - b.minor;
+	/* a server can send any numbers */
+	return a.major != b.major ? pg_cmp_s32(a.major, b.major) :
+		pg_cmp_s32(a.minor, b.minor);
 }
 
 typedef struct TdeKmipRequest
