@@ -199,6 +199,9 @@ extern TdeKeyringStatus tde_keyring_fail(TdeKeyringError *error,
 										 const char *hint,
 										 const char *fmt,...) pg_attribute_printf(4, 5);
 
+extern void tde_keyring_make_printable(char *text);
+
 extern const TdeKeyringType tde_keyring_file;
+extern const TdeKeyringType tde_keyring_vault;
 
 #endif							/* TDE_KEYRING_H */

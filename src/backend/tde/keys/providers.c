@@ -268,30 +268,56 @@ TdeAddProvider(Oid dbOid, const char *type, const char *name,
 /* ---- what uses a provider ---- */
 
 /*
- * Call back for a scope if its principal key is in the provider.
+ * The scope, if its principal key is in the provider; else NULL.
+ *
+ * Of one whose file is damaged, or missing although there are keys that it
+ * protects, nobody can tell.  "unknown" is where that is reported, or ERROR.
  */
-static void
-check_scope(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider,
-			void (*callback) (TdeScope *, const TdeProvider *))
+static TdeScope *
+read_user(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider,
+		  int unknown)
 {
 	char		reason[256];
+	char		path[MAXPGPATH];
 	TdeScope   *scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
 
 	if (scope && scope->principal.provider_id == provider->id &&
 		!tde_scope_is_over(scope))
-		callback(scope, provider);
+		return scope;
+	if (scope)
+	{
+		tde_scope_free(scope);
+		return NULL;
+	}
+
+	if (reason[0] == '\0' && kind == TDE_SCOPE_DATABASE &&
+		tde_database_has_keys(dbOid))
+		strlcpy(reason, _("the file does not exist, but there are keys that it protects"),
+				sizeof(reason));
+	if (reason[0] != '\0')
+	{
+		tde_scope_path(kind, dbOid, path);
+		ereport(unknown,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("could not find out whether key provider \"%s\" is in use",
+						provider->name),
+				 errdetail("Key file \"%s\" cannot be used: %s.", path, reason),
+				 errhint("Restore the file from a backup.")));
+	}
+	return NULL;
 }
 
 /*
- * Call back for each scope whose principal key is in a provider.
+ * All scopes whose principal key is in a provider of dbOid's list.
  */
-static void
-for_each_user(Oid dbOid, const TdeProvider *provider,
-			  void (*callback) (TdeScope *, const TdeProvider *))
+static List *
+read_users(Oid dbOid, const TdeProvider *provider, int unknown)
 {
 	Oid			one = dbOid;
 	Oid		   *databases = &one;
 	int			n = 1;
+	List	   *users = NIL;
+	TdeScope   *scope;
 
 	if (!OidIsValid(dbOid))
 	{
@@ -300,53 +326,115 @@ for_each_user(Oid dbOid, const TdeProvider *provider,
 		};
 
 		for (int i = 0; i < lengthof(kinds); i++)
-			check_scope(kinds[i], InvalidOid, provider, callback);
+			if ((scope = read_user(kinds[i], InvalidOid, provider, unknown)))
+				users = lappend(users, scope);
 		databases = tde_list_databases(&n);
 	}
 	for (int i = 0; i < n; i++)
 	{
-		check_scope(TDE_SCOPE_DATABASE, databases[i], provider, callback);
+		if ((scope = read_user(TDE_SCOPE_DATABASE, databases[i], provider,
+							   unknown)))
+			users = lappend(users, scope);
 		CHECK_FOR_INTERRUPTS();
 	}
+	return users;
 }
 
-/*
- * A changed provider must return the very keys that are in use.
- */
 static void
-check_user(TdeScope *scope, const TdeProvider *provider)
+free_users(List *users)
 {
-	TdePrincipalKey key;
+	foreach_ptr(TdeScope, scope, users)
+		tde_scope_free(scope);
+	list_free(users);
+}
+
+/* ---- a changed provider must return the very keys that are in use ---- */
+
+/* A version of a scope that the changed provider's key opens. */
+typedef struct VerifiedScope
+{
+	TdeId		id;
+	uint64		change;
+} VerifiedScope;
+
+static bool
+is_verified(List *verified, const TdeScope *scope)
+{
+	foreach_ptr(VerifiedScope, v, verified)
+	{
+		if (TdeIdEquals(&v->id, &scope->id) && v->change == scope->change)
+			return true;
+	}
+	return false;
+}
+
+static void
+fetch_key_in_use(Oid dbOid, const TdeProvider *provider, const char *name,
+				 TdePrincipalKey *key)
+{
 	TdeKeyringError error;
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
-	int			rc;
 
-	if (tde_provider_fetch(provider->id > 0 ? scope->dbOid : InvalidOid,
-						   provider, scope->principal.key_name, &call, &key,
+	if (tde_provider_fetch(dbOid, provider, name, &call, key,
 						   &error) != TDE_KEYRING_OK)
 	{
 		CHECK_FOR_INTERRUPTS();
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("key provider \"%s\" does not return principal key \"%s\", which is in use",
-						provider->name, scope->principal.key_name),
+						provider->name, name),
 				 errdetail_internal("%s", error.message),
 				 error.hint[0] ? errhint("%s", error.hint) : 0));
 	}
-	rc = tde_scope_unwrap(scope, key.key, key.len);
-	tde_wipe(&key, sizeof(key));
-	tde_wipe(scope->generations,
-			 sizeof(TdeScopeGeneration) * scope->ngenerations);
-	if (rc != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("key provider \"%s\" returns another principal key \"%s\" than the one in use",
-						provider->name, scope->principal.key_name),
-				 errhint("Copy the principal keys in use to the new place first.")));
+}
+
+/*
+ * Ask the provider for the keys of those scopes that are not verified yet,
+ * once for each key, and add the scopes.  Errors if a key does not open its
+ * scope.
+ */
+static List *
+verify_users(Oid dbOid, const TdeProvider *provider, List *users,
+			 List *verified)
+{
+	foreach_ptr(TdeScope, user, users)
+	{
+		const char *name = user->principal.key_name;
+		TdePrincipalKey key;
+		bool		ok = true;
+
+		if (is_verified(verified, user))
+			continue;
+		fetch_key_in_use(dbOid, provider, name, &key);
+		foreach_ptr(TdeScope, scope, users)
+		{
+			VerifiedScope *v;
+
+			if (strcmp(scope->principal.key_name, name) != 0)
+				continue;
+			ok = tde_scope_unwrap(scope, key.key, key.len) == 0;
+			tde_wipe(scope->generations,
+					 sizeof(TdeScopeGeneration) * scope->ngenerations);
+			if (!ok)
+				break;
+			v = palloc(sizeof(VerifiedScope));
+			v->id = scope->id;
+			v->change = scope->change;
+			verified = lappend(verified, v);
+		}
+		tde_wipe(&key, sizeof(key));
+		if (!ok)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("key provider \"%s\" returns another principal key \"%s\" than the one in use",
+							provider->name, name),
+					 errhint("Copy the principal keys in use to the new place first.")));
+	}
+	return verified;
 }
 
 static void
-refuse_user(TdeScope *scope, const TdeProvider *provider)
+refuse_user(const TdeScope *scope, const TdeProvider *provider)
 {
 	const char *name = scope->principal.key_name;
 
@@ -383,6 +471,11 @@ must_find(TdeProviderList *list, const char *name)
 	return provider;
 }
 
+/*
+ * Providers are slow, and others wait for store_lock: so the keys are
+ * verified before it is taken, and again those that have come into use
+ * meanwhile.
+ */
 void
 TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 				  const char *options)
@@ -390,18 +483,34 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 	TdeProvider changed;
 	TdeProvider *provider;
 	TdeProviderList *list;
+	List	   *verified = NIL;
+	List	   *users;
+	int32		id = must_find(TdeGetProviders(dbOid), name)->id;
 
-	provider = must_find(TdeGetProviders(dbOid), name);
-	make_provider(&changed, dbOid, provider->id, type, name, options);
+	make_provider(&changed, dbOid, id, type, name, options);
+	users = read_users(dbOid, &changed, WARNING);
+	for (;;)
+	{
+		bool		all = true;
 
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
-	list = TdeGetProviders(dbOid);
-	provider = must_find(list, name);
-	changed.id = provider->id;
-	for_each_user(dbOid, &changed, check_user);
+		verified = verify_users(dbOid, &changed, users, verified);
+		free_users(users);
+
+		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		list = TdeGetProviders(dbOid);
+		provider = must_find(list, name);
+		changed.id = provider->id;
+		users = read_users(dbOid, &changed, DEBUG1);
+		foreach_ptr(TdeScope, user, users)
+			all = all && is_verified(verified, user);
+		if (all)
+			break;
+		LWLockRelease(&tde_shared->store_lock);
+	}
 	*provider = changed;
 	tde_providers_log_and_store(list);
 	LWLockRelease(&tde_shared->store_lock);
+	free_users(users);
 }
 
 void
@@ -414,7 +523,8 @@ TdeDeleteProvider(Oid dbOid, const char *name)
 	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 	list = TdeGetProviders(dbOid);
 	provider = must_find(list, name);
-	for_each_user(dbOid, provider, refuse_user);
+	foreach_ptr(TdeScope, user, read_users(dbOid, provider, ERROR))
+		refuse_user(user, provider);
 
 	i = provider - list->providers;
 	memmove(provider, provider + 1,

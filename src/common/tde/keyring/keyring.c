@@ -29,6 +29,7 @@
 /* To add a provider type: write its file, and add it here. */
 static const TdeKeyringType *const keyring_types[] = {
 	&tde_keyring_file,
+	&tde_keyring_vault,
 };
 
 static const char *keyring_directory = NULL;
@@ -88,6 +89,30 @@ tde_keyring_fail(TdeKeyringError *error, TdeKeyringStatus status,
 	strlcpy(error->hint, hint ? hint : "", sizeof(error->hint));
 	error->status = status;
 	return status;
+}
+
+/*
+ * Make text of a server fit to be shown: whatever is not printable ASCII
+ * becomes a question mark, white space a single space.  In place.
+ */
+void
+tde_keyring_make_printable(char *text)
+{
+	char	   *to = text;
+
+	for (const char *from = text; *from != '\0'; from++)
+	{
+		if (isspace((unsigned char) *from))
+		{
+			if (to > text && to[-1] != ' ')
+				*to++ = ' ';
+		}
+		else
+			*to++ = *from > ' ' && *from < 0x7f ? *from : '?';
+	}
+	if (to > text && to[-1] == ' ')
+		to--;
+	*to = '\0';
 }
 
 static TdeKeyringStatus

@@ -1,0 +1,605 @@
+/*-------------------------------------------------------------------------
+ *
+ * vault.c
+ *	  The provider vault-v2: principal keys in a KV secrets engine, version 2,
+ *	  of a Vault or OpenBao server.
+ *
+ * A key "name" is the secret "name" below the engine's mount path, with one
+ * field, "key", in base64 (doc/vault.md).  Its newest version counts.  It is
+ * made with "check-and-set" 0, so that a secret that is there already,
+ * were it only a deleted version, is never overwritten.
+ *
+ * The token is read from its file for each call, since an agent may renew it
+ * there, and goes to the server that the options name and to no other.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/common/tde/keyring/vault.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifdef FRONTEND
+#include "postgres_fe.h"
+#else
+#include "postgres.h"
+#endif
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "http.h"
+#include "secret_file.h"
+#include "tde/cipher.h"
+#include "tde/keyring.h"
+#include "vault_json.h"
+
+#define DEFAULT_TIMEOUT_MS	10000
+
+#define MAX_TOKEN			8192
+
+/* An option, and one that is percent-encoded. */
+#define OPTION_LEN			(TDE_MAX_PROVIDER_OPTIONS + 1)
+#define PATH_LEN			(3 * (TDE_MAX_PROVIDER_OPTIONS + \
+								  TDE_MAX_KEY_NAME) + 64)
+
+/* A provider's options as this file uses them. */
+typedef struct Vault
+{
+	char		url[OPTION_LEN];	/* without a slash at the end */
+	char		mount[OPTION_LEN];	/* without slashes at its ends */
+	char		token_path[OPTION_LEN];
+	char		ca_path[OPTION_LEN];	/* or empty */
+	char		namespace[OPTION_LEN];	/* or empty */
+} Vault;
+
+/* An answer with what it is about, for messages. */
+typedef struct Reply
+{
+	const Vault *vault;
+	const char *path;			/* of the secret, or the mount path */
+	int			status;
+	bool		is_json;
+	VaultAnswer answer;
+} Reply;
+
+/* ---- options ---- */
+
+static void
+get_options(const TdeProvider *provider, Vault *vault)
+{
+	size_t		start;
+	size_t		len;
+
+#define GET(name, member) \
+	if (!tde_keyring_option(provider, name, vault->member, OPTION_LEN)) \
+		vault->member[0] = '\0'
+	GET("url", url);
+	GET("mountPath", mount);
+	GET("tokenPath", token_path);
+	GET("caPath", ca_path);
+	GET("namespace", namespace);
+#undef GET
+
+	len = strlen(vault->url);
+	while (len > 0 && vault->url[len - 1] == '/')
+		vault->url[--len] = '\0';
+	start = strspn(vault->mount, "/");
+	memmove(vault->mount, vault->mount + start,
+			strlen(vault->mount + start) + 1);
+	len = strlen(vault->mount);
+	while (len > 0 && vault->mount[len - 1] == '/')
+		vault->mount[--len] = '\0';
+}
+
+/*
+ * Is the host of this URL this machine?  A name other than "localhost" may
+ * resolve to anything.
+ */
+static bool
+is_loopback(const char *url)
+{
+	const char *authority = strstr(url, "://") + 3;
+	size_t		len = strcspn(authority, "/");
+	char		host[64];
+	struct in_addr addr;
+
+	if (len > 0 && authority[0] != '[')
+		len = strcspn(authority, ":/");
+	else
+		len = strcspn(authority, "]/");
+	if (len >= sizeof(host))
+		return false;
+	memcpy(host, authority, len);
+	host[len] = '\0';
+	return pg_strcasecmp(host, "localhost") == 0 ||
+		strcmp(host, "[::1") == 0 ||
+		(inet_pton(AF_INET, host, &addr) == 1 &&
+		 (ntohl(addr.s_addr) >> 24) == 127);
+}
+
+static bool
+is_printable(const char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text <= ' ' || *text >= 0x7f)
+			return false;
+	return true;
+}
+
+/*
+ * Is this a path that stays below where it is put, as each of its parts is
+ * the name of something?
+ */
+static bool
+is_plain_path(const char *path)
+{
+	for (;;)
+	{
+		size_t		len = strcspn(path, "/");
+
+		if (len == 0 || (len == 1 && path[0] == '.') ||
+			(len == 2 && path[0] == '.' && path[1] == '.'))
+			return false;
+		if (path[len] == '\0')
+			return true;
+		path += len + 1;
+	}
+}
+
+static TdeKeyringStatus
+check_url(const TdeProvider *provider, const char *url, TdeKeyringError *error)
+{
+	bool		https = strncmp(url, "https://", 8) == 0;
+	const char *authority;
+
+	if (!https && strncmp(url, "http://", 7) != 0)
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
+								_("An example: \"https://vault.example.com:8200\"."),
+								_("option \"url\" of key provider \"%s\" does not begin with \"https://\""),
+								provider->name);
+	authority = strstr(url, "://") + 3;
+	if (strcspn(authority, "/:") == 0 || !is_printable(url) ||
+		strpbrk(url, "@?#\\\"") != NULL)
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
+								_("An example: \"https://vault.example.com:8200\"."),
+								_("option \"url\" of key provider \"%s\" is not a scheme, host, port and path"),
+								provider->name);
+	if (!https && !is_loopback(url))
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
+								_("Use \"https://\". Without it the token and all keys can be read on the network; only \"localhost\" and loopback addresses may be used so."),
+								_("option \"url\" of key provider \"%s\" begins with \"http://\", but its host is not this machine"),
+								provider->name);
+	return TDE_KEYRING_OK;
+}
+
+static TdeKeyringStatus
+vault_check_options(const TdeProvider *provider, TdeKeyringError *error)
+{
+	TdeKeyringStatus status;
+	Vault		vault;
+
+	get_options(provider, &vault);
+	status = check_url(provider, vault.url, error);
+	if (status != TDE_KEYRING_OK)
+		return status;
+	if (!is_plain_path(vault.mount))
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
+								_("Give the path at which the secrets engine is mounted, for instance \"secret\"."),
+								_("option \"mountPath\" of key provider \"%s\" is not a path"),
+								provider->name);
+	if (!is_absolute_path(vault.token_path))
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
+								_("Give the absolute path of a file that contains the token."),
+								_("option \"tokenPath\" of key provider \"%s\" is not an absolute path"),
+								provider->name);
+	if (vault.ca_path[0] != '\0' && !is_absolute_path(vault.ca_path))
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
+								_("Give the absolute path of a file, or directory, of CA certificates."),
+								_("option \"caPath\" of key provider \"%s\" is not an absolute path"),
+								provider->name);
+	if (!is_printable(vault.namespace))
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS, NULL,
+								_("option \"namespace\" of key provider \"%s\" contains a space or a character that cannot be printed"),
+								provider->name);
+	return TDE_KEYRING_OK;
+}
+
+/* ---- asking ---- */
+
+/*
+ * Read the token.  White space around it is an editor's, or an echo's.
+ */
+static TdeKeyringStatus
+read_token(const Vault *vault, TdeSecret *secret, char **token,
+		   TdeKeyringError *error)
+{
+	TdeKeyringStatus status;
+
+	status = tde_secret_read(vault->token_path, _("token file"), MAX_TOKEN,
+							 secret, error);
+	if (status != TDE_KEYRING_OK)
+		return status;
+	while (secret->len > 0 &&
+		   isspace((unsigned char) secret->data[secret->len - 1]))
+		secret->data[--secret->len] = '\0';
+	*token = secret->data + strspn(secret->data, " \t\r\n");
+
+	/* a zero byte inside is not printable, either */
+	if (**token == '\0' || !is_printable(*token) ||
+		strlen(*token) != secret->len - (*token - secret->data))
+	{
+		status = tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
+								  _("The file must contain a token and nothing else."),
+								  _("token file \"%s\" does not contain a token"),
+								  vault->token_path);
+		tde_secret_free(secret);
+	}
+	return status;
+}
+
+/*
+ * Append to a URL, percent-encoded (RFC 3986) but for its slashes.
+ */
+static void
+append_encoded(char *buf, const char *path)
+{
+	static const char unreserved[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+	char	   *pos = buf + strlen(buf);
+
+	for (; *path != '\0'; path++)
+	{
+		if (strchr(unreserved, *path))
+			*pos++ = *path;
+		else
+			pos += sprintf(pos, "%%%02X", (unsigned char) *path);
+	}
+	*pos = '\0';
+}
+
+/*
+ * Does a text, which may be cut off, give a secret away?
+ */
+static bool
+mentions(const char *text, const char *secret)
+{
+	char		piece[17];
+	bool		found = false;
+
+	do
+	{
+		strlcpy(piece, secret, sizeof(piece));
+		found = strstr(text, piece) != NULL;
+	} while (!found && strlen(secret++) >= sizeof(piece));
+	tde_wipe(piece, sizeof(piece));
+	return found;
+}
+
+/*
+ * Ask the server, and take its answer apart.  The token is known here only.
+ */
+static TdeKeyringStatus
+ask(const Vault *vault, const char *url, const char *body,
+	const TdeKeyringCall *call, Reply *reply, TdeKeyringError *error)
+{
+	TdeHttpRequest request = {.server = vault->url,.url = url,.body = body};
+	TdeHttpAnswer http;
+	TdeKeyringStatus status;
+	TdeSecret	secret;
+	char	   *token;
+	char	   *token_header;
+	size_t		token_header_size;
+	char		namespace_header[OPTION_LEN + 32];
+	const char *headers[6] = {0};
+	int			n = 0;
+	bool		locked;
+
+	status = read_token(vault, &secret, &token, error);
+	if (status != TDE_KEYRING_OK)
+		return status;
+	token_header_size = strlen(token) + 32;
+	token_header = tde_secure_alloc(token_header_size, false, &locked);
+	if (token_header == NULL)
+	{
+		tde_secret_free(&secret);
+		return tde_keyring_fail(error, TDE_KEYRING_FAILED, NULL,
+								_("out of memory"));
+	}
+	snprintf(token_header, token_header_size, "X-Vault-Token: %s", token);
+	headers[n++] = token_header;
+	headers[n++] = "X-Vault-Request: true"; /* agents may demand it */
+	headers[n++] = "Content-Type: application/json";
+	headers[n++] = "Accept: application/json";
+	if (vault->namespace[0] != '\0')
+	{
+		snprintf(namespace_header, sizeof(namespace_header),
+				 "X-Vault-Namespace: %s", vault->namespace);
+		headers[n++] = namespace_header;
+	}
+	request.headers = headers;
+	if (vault->ca_path[0] != '\0')
+		request.ca_path = vault->ca_path;
+
+	status = tde_http_request(&request, call, DEFAULT_TIMEOUT_MS, &http, error);
+	tde_secure_free(token_header, token_header_size);
+	if (status == TDE_KEYRING_OK)
+	{
+		reply->status = http.status;
+		reply->is_json = vault_parse(http.body, http.len, &reply->answer);
+
+		/* a server that says it all back does not get it into our log */
+		if (mentions(reply->answer.error, token) ||
+			(body && mentions(reply->answer.error, body)))
+			reply->answer.error[0] = '\0';
+		tde_http_free(&http);
+	}
+	tde_secret_free(&secret);
+	return status;
+}
+
+/* ---- what an answer means ---- */
+
+/*
+ * The statuses that mean the same whatever was asked.
+ */
+static TdeKeyringStatus
+fail_status(const Reply *reply, TdeKeyringError *error)
+{
+	const char *url = reply->vault->url;
+	const char *path = reply->path;
+	const char *said = reply->answer.error[0] ? reply->answer.error :
+		_("no reason given");
+
+	switch (reply->status)
+	{
+		case 301:
+		case 302:
+		case 303:
+		case 307:
+		case 308:
+			return tde_keyring_fail(error, TDE_KEYRING_FAILED,
+									_("Redirects are not followed, as the token would go along. Give the URL of the active server, or of a load balancer in front of it."),
+									_("server \"%s\" redirects to another URL (status %d)"),
+									url, reply->status);
+		case 401:
+		case 403:
+			return tde_keyring_fail(error, TDE_KEYRING_DENIED,
+									_("Check that the token has not expired, and that its policy allows \"create\" and \"read\" below \"data/\" of the secrets engine."),
+									_("server \"%s\" denies access to \"%s\" with the token from file \"%s\": %s"),
+									url, path, reply->vault->token_path, said);
+		case 404:
+			return tde_keyring_fail(error, TDE_KEYRING_FAILED,
+									_("Check the options \"mountPath\" and \"namespace\"."),
+									_("server \"%s\" does not know path \"%s\": %s"),
+									url, path, said);
+		case 503:
+			return tde_keyring_fail(error, TDE_KEYRING_UNREACHABLE,
+									_("Unseal the server, or wait until its maintenance ends."),
+									_("server \"%s\" is sealed or down for maintenance: %s"),
+									url, said);
+		case 412:
+		case 429:
+		case 472:
+		case 473:
+		case 500:
+		case 501:
+		case 502:
+		case 504:
+			return tde_keyring_fail(error, TDE_KEYRING_UNREACHABLE,
+									_("See the server's own log."),
+									_("server \"%s\" cannot answer now (status %d): %s"),
+									url, reply->status, said);
+		default:
+			return tde_keyring_fail(error, TDE_KEYRING_FAILED,
+									_("Check that the URL is that of a Vault or OpenBao server, and see its log."),
+									_("server \"%s\" answers status %d for \"%s\": %s"),
+									url, reply->status, path, said);
+	}
+}
+
+static TdeKeyringStatus
+fail_answer(const Reply *reply, TdeKeyringError *error)
+{
+	return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
+							_("Check that the URL is that of a Vault or OpenBao server."),
+							reply->is_json ?
+							_("answer of server \"%s\" for \"%s\" lacks what it should contain") :
+							_("answer of server \"%s\" for \"%s\" is not valid JSON"),
+							reply->vault->url, reply->path);
+}
+
+/* ---- keys ---- */
+
+/*
+ * The URL of a secret, and its path for messages.
+ */
+static TdeKeyringStatus
+locate_key(const Vault *vault, const char *name, char *url, char *path,
+		   TdeKeyringError *error)
+{
+	if (!is_plain_path(name))
+		return tde_keyring_fail(error, TDE_KEYRING_FAILED,
+								_("The name must not begin or end with a slash, and no part of it between slashes may be empty, \".\" or \"..\"."),
+								_("key name \"%s\" cannot be used with a Vault server"),
+								name);
+	snprintf(path, PATH_LEN, "%s/data/%s", vault->mount, name);
+	snprintf(url, OPTION_LEN + PATH_LEN, "%s/v1/", vault->url);
+	append_encoded(url, path);
+	return TDE_KEYRING_OK;
+}
+
+/* Why is there no key of this name? */
+static TdeKeyringStatus
+fail_missing(const Reply *reply, const char *name, TdeKeyringError *error)
+{
+	const char *url = reply->vault->url;
+
+	if (reply->answer.destroyed)
+		return tde_keyring_fail(error, TDE_KEYRING_NOT_FOUND,
+								_("A destroyed version cannot be had back from the server; write the key again from a backup."),
+								_("newest version of key \"%s\" is destroyed on server \"%s\" (\"%s\")"),
+								name, url, reply->path);
+	if (reply->answer.deleted)
+		return tde_keyring_fail(error, TDE_KEYRING_NOT_FOUND,
+								_("Get it back with \"vault kv undelete\"."),
+								_("newest version of key \"%s\" is deleted on server \"%s\" (\"%s\")"),
+								name, url, reply->path);
+	/* the secrets engine answers without an error, the router with one */
+	if (reply->answer.error[0] != '\0' || !reply->is_json)
+		return fail_status(reply, error);
+	return tde_keyring_fail(error, TDE_KEYRING_NOT_FOUND, NULL,
+							_("key \"%s\" does not exist on server \"%s\" (\"%s\")"),
+							name, url, reply->path);
+}
+
+static TdeKeyringStatus
+take_key(const Reply *reply, const char *name, TdePrincipalKey *key,
+		 TdeKeyringError *error)
+{
+	if (reply->status == 404)
+		return fail_missing(reply, name, error);
+	if (reply->status != 200)
+		return fail_status(reply, error);
+	if (!reply->is_json || !reply->answer.has_data)
+		return fail_answer(reply, error);
+	if (!reply->answer.has_key)
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
+								_("Only secrets that were made as principal keys can be used."),
+								_("secret \"%s\" on server \"%s\" has no field \"key\" that is a string"),
+								reply->path, reply->vault->url);
+	if (!reply->answer.key_is_valid)
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
+								_("Only secrets that were made as principal keys can be used."),
+								_("field \"key\" of secret \"%s\" on server \"%s\" is not a key in base64"),
+								reply->path, reply->vault->url);
+	*key = reply->answer.key;
+	return TDE_KEYRING_OK;
+}
+
+static TdeKeyringStatus
+vault_fetch(const TdeProvider *provider, const char *name,
+			const TdeKeyringCall *call, TdePrincipalKey *key,
+			TdeKeyringError *error)
+{
+	TdeKeyringStatus status;
+	Vault		vault;
+	Reply		reply = {.vault = &vault};
+	char		url[OPTION_LEN + PATH_LEN];
+	char		path[PATH_LEN];
+
+	get_options(provider, &vault);
+	status = locate_key(&vault, name, url, path, error);
+	if (status != TDE_KEYRING_OK)
+		return status;
+	reply.path = path;
+	status = ask(&vault, url, NULL, call, &reply, error);
+	if (status == TDE_KEYRING_OK)
+		status = take_key(&reply, name, key, error);
+	tde_wipe(&reply, sizeof(reply));
+	return status;
+}
+
+/*
+ * Where a failure leaves it open whether the key was made, the message may
+ * say "exists" the next time; the key is as good as if it had been told.
+ */
+static TdeKeyringStatus
+check_created(const Reply *reply, const char *name, TdeKeyringError *error)
+{
+	if (reply->status == 400 &&
+		strstr(reply->answer.error, "check-and-set parameter did not match"))
+		return tde_keyring_fail(error, TDE_KEYRING_EXISTS,
+								_("A key of which only deleted versions are left counts as well."),
+								_("key \"%s\" already exists on server \"%s\" (\"%s\")"),
+								name, reply->vault->url, reply->path);
+	if (reply->status != 200)
+		return fail_status(reply, error);
+	if (!reply->is_json || reply->answer.version != 1)
+		return fail_answer(reply, error);
+	return TDE_KEYRING_OK;
+}
+
+static TdeKeyringStatus
+vault_create(const TdeProvider *provider, const char *name, int keylen,
+			 const TdeKeyringCall *call, TdePrincipalKey *key,
+			 TdeKeyringError *error)
+{
+	TdeKeyringStatus status;
+	Vault		vault;
+	Reply		reply = {.vault = &vault};
+	char		url[OPTION_LEN + PATH_LEN];
+	char		path[PATH_LEN];
+	char		body[VAULT_CREATE_LEN];
+
+	get_options(provider, &vault);
+	status = locate_key(&vault, name, url, path, error);
+	if (status != TDE_KEYRING_OK)
+		return status;
+	reply.path = path;
+
+	key->len = keylen;
+	if (tde_random(key->key, keylen) != 0 || !vault_format_create(key, body))
+		return tde_keyring_fail(error, TDE_KEYRING_FAILED, NULL,
+								_("could not generate a principal key"));
+	status = ask(&vault, url, body, call, &reply, error);
+	tde_wipe(body, sizeof(body));
+	if (status == TDE_KEYRING_OK)
+		status = check_created(&reply, name, error);
+	tde_wipe(&reply, sizeof(reply));
+	return status;
+}
+
+/*
+ * Is there a secrets engine of the right kind at the mount path, and may we
+ * use it?  Any token with a right below the path may ask.
+ */
+static TdeKeyringStatus
+vault_validate(const TdeProvider *provider, const TdeKeyringCall *call,
+			   TdeKeyringError *error)
+{
+	TdeKeyringStatus status;
+	Vault		vault;
+	Reply		reply = {.vault = &vault};
+	char		url[OPTION_LEN + PATH_LEN];
+
+	get_options(provider, &vault);
+	reply.path = vault.mount;
+	snprintf(url, sizeof(url), "%s/v1/sys/internal/ui/mounts/", vault.url);
+	append_encoded(url, vault.mount);
+	status = ask(&vault, url, NULL, call, &reply, error);
+	if (status != TDE_KEYRING_OK)
+		return status;
+	if (reply.status != 200)
+		status = fail_status(&reply, error);
+	else if (!reply.is_json || !reply.answer.has_data)
+		status = fail_answer(&reply, error);
+	else if (strcmp(reply.answer.engine, "kv") != 0 ||
+			 strcmp(reply.answer.engine_version, "2") != 0)
+		status = tde_keyring_fail(error, TDE_KEYRING_FAILED,
+								  _("Mount one with \"vault secrets enable -path=PATH -version=2 kv\"."),
+								  _("there is no KV secrets engine of version 2 at \"%s\" on server \"%s\""),
+								  vault.mount, vault.url);
+	tde_wipe(&reply, sizeof(reply));
+	return status;
+}
+
+/* ---- the provider type ---- */
+
+static const TdeKeyringOption vault_options[] = {
+	{"url", false, true},
+	{"mountPath", false, true},
+	{"tokenPath", false, true},
+	{"caPath", false, false},
+	{"namespace", false, false},
+	{NULL}
+};
+
+const TdeKeyringType tde_keyring_vault = {
+	.name = "vault-v2",
+	.options = vault_options,
+	.check_options = vault_check_options,
+	.validate = vault_validate,
+	.fetch = vault_fetch,
+	.create = vault_create,
+};
