@@ -34,6 +34,26 @@ BEGIN ATOMIC
 		json_object('path' VALUE file_path));
 END;
 
+CREATE FUNCTION pg_tde_add_database_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_add_database_key_provider('vault-v2', provider_name,
+		json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
+			'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path
+			ABSENT ON NULL));
+END;
+
+CREATE FUNCTION pg_tde_add_database_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text, vault_namespace text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_add_database_key_provider('vault-v2', provider_name,
+		json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
+			'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path,
+			'namespace' VALUE vault_namespace ABSENT ON NULL));
+END;
+
 CREATE FUNCTION pg_tde_add_global_key_provider(type text, name text, options json)
 RETURNS void
 LANGUAGE C VOLATILE
@@ -47,6 +67,26 @@ LANGUAGE SQL VOLATILE
 BEGIN ATOMIC
 	SELECT @extschema@.pg_tde_add_global_key_provider('file', provider_name,
 		json_object('path' VALUE file_path));
+END;
+
+CREATE FUNCTION pg_tde_add_global_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_add_global_key_provider('vault-v2', provider_name,
+		json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
+			'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path
+			ABSENT ON NULL));
+END;
+
+CREATE FUNCTION pg_tde_add_global_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text, vault_namespace text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_add_global_key_provider('vault-v2', provider_name,
+		json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
+			'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path,
+			'namespace' VALUE vault_namespace ABSENT ON NULL));
 END;
 
 CREATE FUNCTION pg_tde_change_database_key_provider(type text, name text, options json)
@@ -64,6 +104,26 @@ BEGIN ATOMIC
 		json_object('path' VALUE file_path));
 END;
 
+CREATE FUNCTION pg_tde_change_database_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_change_database_key_provider('vault-v2', provider_name,
+		json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
+			'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path
+			ABSENT ON NULL));
+END;
+
+CREATE FUNCTION pg_tde_change_database_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text, vault_namespace text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_change_database_key_provider('vault-v2', provider_name,
+		json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
+			'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path,
+			'namespace' VALUE vault_namespace ABSENT ON NULL));
+END;
+
 CREATE FUNCTION pg_tde_change_global_key_provider(type text, name text, options json)
 RETURNS void
 LANGUAGE C VOLATILE
@@ -77,6 +137,26 @@ LANGUAGE SQL VOLATILE
 BEGIN ATOMIC
 	SELECT @extschema@.pg_tde_change_global_key_provider('file', provider_name,
 		json_object('path' VALUE file_path));
+END;
+
+CREATE FUNCTION pg_tde_change_global_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_change_global_key_provider('vault-v2', provider_name,
+		json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
+			'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path
+			ABSENT ON NULL));
+END;
+
+CREATE FUNCTION pg_tde_change_global_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text, vault_namespace text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_change_global_key_provider('vault-v2', provider_name,
+		json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
+			'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path,
+			'namespace' VALUE vault_namespace ABSENT ON NULL));
 END;
 
 CREATE FUNCTION pg_tde_delete_database_key_provider(provider_name text)

@@ -7,7 +7,7 @@
 -- the functions that PUBLIC may call, and no other
 SELECT oid::regprocedure FROM pg_proc
  WHERE proname LIKE 'pg\_tde%' AND has_function_privilege('public', oid, 'EXECUTE')
- ORDER BY proname COLLATE "C";
+ ORDER BY proname COLLATE "C", pronargs;
 
 CREATE ROLE regress_tde_user;
 SET ROLE regress_tde_user;
@@ -18,7 +18,14 @@ SELECT pg_tde_add_database_key_provider_file('p', '/tmp/x');
 SELECT pg_tde_add_global_key_provider_file('p', '/tmp/x');
 SELECT pg_tde_change_database_key_provider_file('p', '/tmp/x');
 SELECT pg_tde_change_global_key_provider_file('p', '/tmp/x');
+SELECT pg_tde_add_database_key_provider_vault_v2('p', 'https://v', 'm', '/t', '');
+SELECT pg_tde_add_global_key_provider_vault_v2('p', 'https://v', 'm', '/t', '');
+SELECT pg_tde_change_database_key_provider_vault_v2('p', 'https://v', 'm', '/t', '', 'n');
+SELECT pg_tde_change_global_key_provider_vault_v2('p', 'https://v', 'm', '/t', '', 'n');
 SELECT pg_tde_key_info();
+-- nor does he see what providers are made of
+SELECT * FROM pg_tde_list_all_database_key_providers();
+SELECT * FROM pg_tde_list_all_global_key_providers();
 SET pg_tde.cipher = aes_256_xts;
 RESET ROLE;
 

@@ -21,6 +21,7 @@ extern FuzzTarget fuzz_keyring_file;
 extern FuzzTarget fuzz_keyring_options;
 extern FuzzTarget fuzz_ttlv;
 extern FuzzTarget fuzz_kmip;
+extern FuzzTarget fuzz_vault_json;
 
 /* A rule of the formats: broken, it ends the program. */
 #define FUZZ_REQUIRE(condition) \

@@ -33,6 +33,7 @@ static const Target targets[] = {
 	{"keyring_options", fuzz_keyring_options},
 	{"ttlv", fuzz_ttlv},
 	{"kmip", fuzz_kmip},
+	{"vault_json", fuzz_vault_json},
 };
 
 static void

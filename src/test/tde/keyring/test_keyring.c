@@ -6,14 +6,14 @@
  *
  * One call and its result:
  *
- *	  test_keyring [-D DIR] [-T TYPE] [-t MS] [-c] OPTIONS check
+ *	  test_keyring [-D DIR] [-T TYPE] [-t MS] [-c] [-C MS] OPTIONS check
  *	  test_keyring ... OPTIONS validate
  *	  test_keyring ... OPTIONS fetch NAME
  *	  test_keyring ... OPTIONS create NAME [LENGTH]
  *	  test_keyring ... OPTIONS many PREFIX COUNT
  *
  * prints "OK" and the key in hex, or the status, the message and the hint, one
- * a line.  -c cancels the call at once when it asks.
+ * a line.  -c cancels the call at once when it asks, -C after that time.
  *
  * For the rest see keyring_torture.c.
  *
@@ -29,6 +29,7 @@
 
 #include "common/logging.h"
 #include "getopt_long.h"
+#include "portability/instr_time.h"
 #include "test_keyring.h"
 
 static const char *const status_names[] = {
@@ -47,6 +48,15 @@ static bool
 cancel_at_once(void *arg)
 {
 	return true;
+}
+
+static bool
+cancel_later(void *arg)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return INSTR_TIME_GET_MILLISEC(now) >= *(double *) arg;
 }
 
 static int
@@ -108,13 +118,15 @@ main(int argc, char **argv)
 	TdeKeyringStatus status;
 	const char *command;
 	const char *arg;
+	instr_time	now;
+	double		cancel_at;
 	int			number;
 	int			c;
 
 	pg_logging_init(argv[0]);
 	signal(SIGXFSZ, SIG_IGN);	/* as servers do */
 
-	while ((c = getopt(argc, argv, "D:T:t:c")) != -1)
+	while ((c = getopt(argc, argv, "D:T:t:cC:")) != -1)
 	{
 		switch (c)
 		{
@@ -129,6 +141,12 @@ main(int argc, char **argv)
 				break;
 			case 'c':
 				call.cancelled = cancel_at_once;
+				break;
+			case 'C':
+				INSTR_TIME_SET_CURRENT(now);
+				cancel_at = INSTR_TIME_GET_MILLISEC(now) + atoi(optarg);
+				call.cancelled = cancel_later;
+				call.arg = &cancel_at;
 				break;
 			default:
 				exit(2);
@@ -177,6 +195,7 @@ main(int argc, char **argv)
 	if (strcmp(command, "full") == 0)
 		return torture_full(&provider, arg);
 	if (strcmp(command, "residue") == 0)
-		return torture_residue(&provider, arg);
+		return torture_residue(&provider, arg,
+							   argc - optind > 3 ? argv[optind + 3] : "");
 	pg_fatal("unknown command \"%s\"", command);
 }

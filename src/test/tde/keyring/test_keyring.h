@@ -25,7 +25,8 @@ extern int	torture_damage(const TdeProvider *provider, const char *name);
 extern int	torture_kill(const TdeProvider *provider, const char *name);
 extern int	torture_fail(const TdeProvider *provider, const char *name);
 extern int	torture_full(const TdeProvider *provider, const char *name);
-extern int	torture_residue(const TdeProvider *provider, const char *name);
+extern int	torture_residue(const TdeProvider *provider, const char *name,
+							const char *token_file);
 
 /* The interface for writers of providers: typed options. */
 extern int	torture_options(void);
