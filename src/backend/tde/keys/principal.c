@@ -75,7 +75,8 @@ TdeCreatePrincipalKey(Oid provider_db, const char *provider_name,
 			ereport(ERROR,
 					(errcode(ERRCODE_DUPLICATE_OBJECT),
 					 errmsg("principal key \"%s\" already exists in key provider \"%s\"",
-							key_name, provider_name)));
+							key_name, provider_name),
+					 error.hint[0] ? errhint("%s", error.hint) : 0));
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("could not create principal key \"%s\" in key provider \"%s\"",
@@ -173,6 +174,22 @@ read_followers(void)
 	return result;
 }
 
+/*
+ * Is a provider still what it was?  One that was changed while we asked for
+ * a key need not have that key: who changed it did not know that it would be
+ * in use.
+ */
+static bool
+provider_is_unchanged(Oid provider_db, const TdeProvider *old)
+{
+	TdeProvider *now = tde_find_provider_by_id(TdeGetProviders(provider_db),
+											   old->id);
+
+	return now != NULL && strcmp(now->name, old->name) == 0 &&
+		strcmp(now->type, old->type) == 0 &&
+		strcmp(now->options, old->options) == 0;
+}
+
 static void
 set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 				  const char *provider_name, const char *key_name)
@@ -192,18 +209,18 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 				 errmsg("\"pg_tde\" must be preloaded to set a principal key"),
 				 errhint("Add \"pg_tde\" to \"shared_preload_libraries\" and restart the server.")));
 
-	make_ref(provider_db, provider_name, key_name, &ref, &provider);
-	(void) tde_principal_fetch(provider_db, &ref, &key, ERROR);
+	for (;;)
+	{
+		make_ref(provider_db, provider_name, key_name, &ref, &provider);
+		(void) tde_principal_fetch(provider_db, &ref, &key, ERROR);
 
-	tde_rotation_phase(TDE_ROTATION_WAITING, 0);
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
-
-	/* It may have been deleted meanwhile. */
-	if (tde_find_provider_by_id(TdeGetProviders(provider_db),
-								ref.provider_id) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("key provider \"%s\" does not exist", provider_name)));
+		tde_rotation_phase(TDE_ROTATION_WAITING, 0);
+		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		if (provider_is_unchanged(provider_db, &provider))
+			break;
+		LWLockRelease(&tde_shared->store_lock);
+		tde_wipe(&key, sizeof(key));
+	}
 
 	if (kind == TDE_SCOPE_DEFAULT)
 		followers = read_followers();
