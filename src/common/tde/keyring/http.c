@@ -285,8 +285,10 @@ fail_transfer(Transfer *t, const TdeHttpRequest *request,
 									_("invalid URL \"%s\": %s"),
 									request->server, reason);
 		case CURLE_OUT_OF_MEMORY:
+			/* some versions say so of a line that is too long for them */
 			return tde_keyring_fail(error, TDE_KEYRING_FAILED, NULL,
-									_("out of memory"));
+									_("memory ran out, or server \"%s\" sent too long a header line"),
+									request->server);
 		case CURLE_COULDNT_RESOLVE_HOST:
 		case CURLE_COULDNT_CONNECT:
 		case CURLE_SSL_CONNECT_ERROR:

@@ -5,9 +5,9 @@
  *	  of a Vault or OpenBao server.
  *
  * A key "name" is the secret "name" below the engine's mount path, with one
- * field, "key", in base64 (doc/vault.md).  Its newest version counts.  It is
- * made with "check-and-set" 0, so that a secret that is there already,
- * were it only a deleted version, is never overwritten.
+ * field, "key", in base64 (doc/provider-vault.md).  Its newest version
+ * counts.  It is made with "check-and-set" 0, so that a secret that is there
+ * already, were it only a deleted version, is never overwritten.
  *
  * The token is read from its file for each call, since an agent may renew it
  * there, and goes to the server that the options name and to no other.
@@ -81,8 +81,9 @@ get_options(const TdeProvider *provider, Vault *vault)
 	GET("namespace", namespace);
 #undef GET
 
+	/* but for those of a URL that is nothing else */
 	len = strlen(vault->url);
-	while (len > 0 && vault->url[len - 1] == '/')
+	while (len > strlen("https://") && vault->url[len - 1] == '/')
 		vault->url[--len] = '\0';
 	start = strspn(vault->mount, "/");
 	memmove(vault->mount, vault->mount + start,
@@ -99,22 +100,26 @@ get_options(const TdeProvider *provider, Vault *vault)
 static bool
 is_loopback(const char *url)
 {
-	const char *authority = strstr(url, "://") + 3;
-	size_t		len = strcspn(authority, "/");
-	char		host[64];
+	const char *host = strstr(url, "://") + 3;
+	size_t		len;
+	char		copy[64];
 	struct in_addr addr;
 
-	if (len > 0 && authority[0] != '[')
-		len = strcspn(authority, ":/");
+	if (host[0] == '[')
+	{
+		len = strcspn(++host, "]/");
+		if (host[len] != ']' || strcspn(host + len + 1, ":/") != 0)
+			return false;
+	}
 	else
-		len = strcspn(authority, "]/");
-	if (len >= sizeof(host))
+		len = strcspn(host, ":/");
+	if (len >= sizeof(copy))
 		return false;
-	memcpy(host, authority, len);
-	host[len] = '\0';
-	return pg_strcasecmp(host, "localhost") == 0 ||
-		strcmp(host, "[::1") == 0 ||
-		(inet_pton(AF_INET, host, &addr) == 1 &&
+	memcpy(copy, host, len);
+	copy[len] = '\0';
+	return pg_strcasecmp(copy, "localhost") == 0 ||
+		strcmp(copy, "::1") == 0 ||
+		(inet_pton(AF_INET, copy, &addr) == 1 &&
 		 (ntohl(addr.s_addr) >> 24) == 127);
 }
 

@@ -360,12 +360,12 @@ note 'too much, too little, too slow';
 
 my $too_large = qr/^answer of server "\Q$url\E" is larger than 65536 bytes$/;
 refused($_, 'BAD_DATA', $too_large) for qw(big chunks headers continue overlimit);
-refused('longheader', 'BAD_DATA', qr/\Q$url\E/);
+refused('longheader', 'FAILED', qr/"\Q$url\E" sent too long a header line$/);
 refused($_, 'UNREACHABLE', qr/^connection to server "\Q$url\E" was lost: /)
   for qw(truncated hangup reset);
 refused($_, 'UNREACHABLE', qr/^connection to server "\Q$url\E" was lost: /) for 'truncatedchunk';
-refused($_, 'BAD_DATA', qr/"\Q$url\E"/) for qw(garbage http09 badstatus badlength badchunk);
-refused('hugelength', 'UNREACHABLE', qr/"\Q$url\E"/);
+refused($_, 'BAD_DATA', qr/"\Q$url\E"/) for qw(garbage http09 badstatus badlength hugelength);
+refused('badchunk', 'UNREACHABLE', qr/"\Q$url\E"/);
 
 sub in_time
 {
