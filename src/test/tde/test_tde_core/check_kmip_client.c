@@ -304,16 +304,17 @@ check_cancel(Checks *checks, KmipServer *server)
 
 /* ---- memory ---- */
 
+/* Is any 8 bytes of a key in there? */
 static bool
-contains(const void *memory, size_t size, uint8 byte, int run)
+contains(const void *memory, size_t size, const TdePrincipalKey *key)
 {
-	int			n = 0;
-
-	for (size_t i = 0; i < size; i++)
+	for (size_t i = 0; i + 8 <= size; i++)
 	{
-		n = ((const uint8 *) memory)[i] == byte ? n + 1 : 0;
-		if (n == run)
-			return true;
+		for (int k = 0; k + 8 <= key->len; k += 8)
+		{
+			if (memcmp((const uint8 *) memory + i, key->key + k, 8) == 0)
+				return true;
+		}
 	}
 	return false;
 }
@@ -324,15 +325,30 @@ check_memory(Checks *checks, KmipServer *server)
 	TdeKmipClient *client;
 	TdeKeyringError error;
 	TdePrincipalKey key;
+	const TdePrincipalKey *kept = &server->keys[0].key;
 
 	server_init(server);
 	server_add(server, "k", 2, 0x33);
 	client = tde_kmip_client_create(&server->stream, any_version, &error);
 	check(checks, tde_kmip_fetch(client, "k", &key, NULL,
 								 &error) == TDE_KEYRING_OK &&
-		  contains(&key, sizeof(key), 0x33, 32) &&
-		  !contains(client, sizeof(*client), 0x33, 8),
+		  contains(&key, sizeof(key), kept) &&
+		  !contains(client, sizeof(*client), kept),
 		  "kmip: no key is left after a fetch");
+	tde_kmip_client_free(client);
+
+	/* nor after it was sent to the server */
+	server_init(server);
+	server->fault_at = KMIP_REGISTER;
+	server->fault_times = 1;
+	server->fault = LOSE_ANSWER;
+	server->cannot_reopen = true;
+	client = tde_kmip_client_create(&server->stream, any_version, &error);
+	check(checks, tde_kmip_create_key(client, "k", 32, &key,
+									  &error) == TDE_KEYRING_UNREACHABLE &&
+		  server_nkeys(server) == 1 &&
+		  !contains(client, sizeof(*client), kept),
+		  "kmip: no key is left after registering one");
 	tde_kmip_client_free(client);
 
 	/* in the middle of an answer, and in one that is invalid at its end */
@@ -353,8 +369,8 @@ check_memory(Checks *checks, KmipServer *server)
 		check(checks, tde_kmip_fetch(client, "k", &key, NULL,
 									 &error) != TDE_KEYRING_OK &&
 			  server->asked[KMIP_GET] == 1 &&
-			  !contains(client, sizeof(*client), 0x33, 8) &&
-			  !contains(&error, sizeof(error), 0x33, 8),
+			  !contains(client, sizeof(*client), kept) &&
+			  !contains(&error, sizeof(error), kept),
 			  "kmip: no key is left after a failure, way %d", way);
 		tde_kmip_client_free(client);
 	}

@@ -354,6 +354,21 @@ check_lost_race(Checks *checks, KmipServer *server)
 		  "kmip: creating a key: no second chance");
 	tde_kmip_client_free(client);
 
+	/* lost, and then somebody else's key is there: it is not ours */
+	server_init(server);
+	server->fault_at = KMIP_REGISTER;
+	server->fault_times = 1;
+	server->fault = OVERTAKEN;
+	server->fault_reason = 2;
+	client = connect_to(server, any_version);
+	status = tde_kmip_create_key(client, "k", 32, &key, &error);
+	check(checks, status == TDE_KEYRING_EXISTS && is_zero(&key) &&
+		  server->asked[KMIP_REGISTER] == 1 &&
+		  server->asked[KMIP_DESTROY] == 0 && server_nkeys(server) == 1 &&
+		  server->keys[0].key.key[0] == 0x99,
+		  "kmip: creating a key: lost and overtaken");
+	tde_kmip_client_free(client);
+
 	/* one that a server makes Active at once is revoked, then destroyed */
 	server_init(server);
 	server->active_at_once = true;

@@ -394,6 +394,22 @@ check_locate_many(Checks *checks)
 	}
 }
 
+/* A server may tell that there are more keys than it lists. */
+static void
+check_located_items(Checks *checks)
+{
+	char	   *text = text_replace(good_answer(KMIP_LOCATE), "94:t'id-1'",
+									"D5:i9 94:t'id-1'");
+	TdeKmipAnswer answer;
+	TdeKeyringError error;
+
+	check(checks, decode_text(KMIP_LOCATE, text, &answer,
+							  &error) == TDE_KEYRING_OK &&
+		  answer.nlocated == 9 && strcmp(answer.located[0], "id-1") == 0 &&
+		  answer.located[1][0] == '\0', "kmip: Locate: 1 of 9 keys");
+	pfree(text);
+}
+
 static void
 check_thousands(Checks *checks)
 {
@@ -487,6 +503,7 @@ check_kmip_messages(Checks *checks)
 	check_vectors(checks);
 	check_changes(checks);
 	check_locate_many(checks);
+	check_located_items(checks);
 	check_thousands(checks);
 	check_no_key_shown(checks);
 	check_response_len(checks);

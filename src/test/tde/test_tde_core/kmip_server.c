@@ -398,6 +398,10 @@ server_send(TdeKmipStream *stream, const void *buf, size_t len,
 					   server->fault_reason, 0x99);
 			answer(server, &asked, 0);
 			break;
+		case OVERTAKEN:
+			server_add(server, asked.name, server->fault_reason, 0x99);
+			server->down = true;
+			break;
 		case OTHER_KEY:
 			k = asked.key;
 			k->key.key[31] ^= 1;

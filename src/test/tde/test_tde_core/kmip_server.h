@@ -54,6 +54,8 @@ typedef struct KmipServer
 		SAY,					/* fault_answer instead of the answer */
 		OTHER_NODE,				/* another node creates a key of that name
 								 * just before, with state fault_reason */
+		OVERTAKEN,				/* the same, and then the connection breaks
+								 * before the request arrives */
 		OTHER_KEY,				/* Get returns another key */
 	}			fault;
 	uint32		fault_reason;
