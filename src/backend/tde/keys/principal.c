@@ -401,11 +401,11 @@ database_has_encrypted_relations(Oid dbOid)
 }
 
 /*
- * A database whose encrypted relations would be left without a principal key
- * if this one went; InvalidOid if there is none.
+ * A database that would be left without a principal key if this one went, and
+ * for which "has_need" is true; InvalidOid if there is none.
  */
 static Oid
-database_in_need(TdeScopeKind kind, Oid dbOid)
+database_in_need(TdeScopeKind kind, Oid dbOid, bool (*has_need) (Oid))
 {
 	TdePrincipalRef ref;
 	bool		follows_default;
@@ -414,17 +414,34 @@ database_in_need(TdeScopeKind kind, Oid dbOid)
 	{
 		if (!TdeGetPrincipalInfo(TDE_SCOPE_DEFAULT, InvalidOid, &ref,
 								 &follows_default) &&
-			database_has_encrypted_relations(dbOid))
+			has_need(dbOid))
 			return dbOid;
 		return InvalidOid;
 	}
 
 	foreach_ptr(TdeScope, follower, read_followers())
 	{
-		if (database_has_encrypted_relations(follower->dbOid))
+		if (has_need(follower->dbOid))
 			return follower->dbOid;
 	}
 	return InvalidOid;
+}
+
+/*
+ * What a running base backup replays may need the keys of relations that have
+ * been dropped since it began; the backup will have the list of providers as
+ * it is in the end.
+ */
+static void
+refuse_during_backup(Oid dbOid)
+{
+	if (TdeBackupIsRunning() && tde_database_has_keys(dbOid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot delete a principal key while a base backup is running"),
+				 errdetail("The backup may need keys of relations that have been dropped from database %u.",
+						   dbOid),
+				 errhint("Try again when the backup has ended.")));
 }
 
 void
@@ -437,9 +454,11 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 
 	/*
 	 * The file of a dropped relation stays until the next checkpoint, and
-	 * must not count (DROP TABLESPACE has the same problem).
+	 * must not count (DROP TABLESPACE has the same problem).  Its key stays
+	 * until recovery does not need it any more, which must be before the
+	 * principal key goes.
 	 */
-	if (OidIsValid(database_in_need(kind, dbOid)))
+	if (OidIsValid(database_in_need(kind, dbOid, tde_database_has_keys)))
 		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
 						  CHECKPOINT_WAIT);
 
@@ -458,7 +477,7 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 				 errdetail("The database uses the default principal key.") : 0));
 	}
 
-	in_need = database_in_need(kind, dbOid);
+	in_need = database_in_need(kind, dbOid, database_has_encrypted_relations);
 
 	if (kind == TDE_SCOPE_DEFAULT)
 	{
@@ -469,6 +488,9 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 					 errdetail("Database %u has encrypted relations and no principal key of its own.",
 							   in_need),
 					 errhint("Set a principal key for that database first.")));
+
+		foreach_ptr(TdeScope, follower, read_followers())
+			refuse_during_backup(follower->dbOid);
 
 		/* Databases that have nothing encrypted lose their key too. */
 		foreach_ptr(TdeScope, follower, read_followers())
@@ -496,6 +518,8 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 					 errmsg("cannot delete the principal key of the database"),
 					 errdetail("The database has encrypted relations, and there is no default principal key to fall back to."),
 					 errhint("Drop the relations, or move them to an access method that does not encrypt, or set a default principal key.")));
+		if (kind == TDE_SCOPE_DATABASE)
+			refuse_during_backup(dbOid);
 		tde_scope_fill_keys(scope);
 		scope->change++;
 		scope->retired = true;

@@ -17,8 +17,10 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "key_store.h"
+#include "postmaster/bgwriter.h"
 #include "tde/xlog.h"
 #include "utils/memutils.h"
 
@@ -83,6 +85,16 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 		scope = old;
 		old = NULL;
 	}
+
+	/*
+	 * A principal key that was deleted may be gone for good, and its provider
+	 * with it.  What it protected had been dropped, and the primary had taken
+	 * a checkpoint, before it was deleted; from now on this node, too, must
+	 * not start from before that.
+	 */
+	if (is_newer && scope->retired && InArchiveRecovery)
+		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
+						  CHECKPOINT_WAIT);
 
 	/*
 	 * The keys come first: if they cannot be had this node can still start
