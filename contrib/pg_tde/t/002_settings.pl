@@ -16,14 +16,23 @@ use Test::More;
 my ($config, $err) = run_command([ 'postgres', '--describe-config' ]);
 my %described = map { (split(/\t/, $_))[0] => [ split(/\t/, $_) ] }
   split(/\n/, $config);
+my %settings = (
+	'lock_memory' => 'postmaster BOOLEAN FALSE',
+	'pg_tde.cipher' => 'superuser ENUM aes_128_xts',
+	'pg_tde.enforce_encryption' => 'superuser BOOLEAN FALSE',
+	'pg_tde.inherit_global_providers' => 'superuser BOOLEAN TRUE',
+	'pg_tde.key_state_action' => 'sighup ENUM log',
+	'pg_tde.key_state_poll_interval' => 'postmaster INTEGER 0',
+	'pg_tde.key_wait_timeout' => 'sighup INTEGER 60',
+	'pg_tde.log_key_access' => 'sighup BOOLEAN TRUE',
+	'pg_tde.wal_encrypt' => 'postmaster BOOLEAN FALSE');
 is_deeply(
-	[ @{ $described{'pg_tde.cipher'} }[ 1, 3, 4 ] ],
-	[ 'superuser', 'ENUM', 'aes_128_xts' ],
-	'--describe-config lists pg_tde.cipher');
-is_deeply(
-	[ @{ $described{'lock_memory'} }[ 1, 3, 4 ] ],
-	[ 'postmaster', 'BOOLEAN', 'FALSE' ],
-	'--describe-config lists lock_memory');
+	{
+		map { $_ => join(' ', @{ $described{$_} }[ 1, 3, 4 ]) }
+		grep { /^(pg_tde\.|lock_memory$)/ } keys %described
+	},
+	\%settings,
+	'--describe-config lists all settings');
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
@@ -43,15 +52,9 @@ is(setting('pg_tde.cipher', '-c', 'pg_tde.cipher=aes_256'),
 $node->start;
 is( $node->safe_psql(
 		'postgres', q{
-		SELECT name, setting, vartype, context, enumvals FROM pg_settings
-		WHERE name = 'lock_memory' OR name LIKE 'pg\_tde%' ORDER BY name}),
-	"lock_memory|off|bool|postmaster|\n"
-	  . 'pg_tde.cipher|aes_128_xts|enum|superuser|'
-	  . "{aes_128_xts,aes_256_xts,aes_128_cbc,aes_256_cbc}\n"
-	  . "pg_tde.key_state_action|log|enum|sighup|{log,shutdown}\n"
-	  . "pg_tde.key_state_poll_interval|0|integer|postmaster|\n"
-	  . "pg_tde.key_wait_timeout|60|integer|sighup|\n"
-	  . 'pg_tde.log_key_access|on|bool|sighup|',
+		SELECT name FROM pg_settings
+		WHERE name = 'lock_memory' OR name LIKE 'pg\_tde%' ORDER BY name COLLATE "C"}),
+	join("\n", sort keys %settings),
 	'pg_settings');
 
 my ($ret, $stdout, $stderr) = $node->psql('postgres', 'SET pg_tde.cypher = aes_256_xts');
@@ -114,7 +117,26 @@ $node->poll_query_until('postgres',
 	q{SELECT pending_restart FROM pg_settings WHERE name = 'lock_memory'})
   or die 'setting did not arrive';
 $node->safe_psql('postgres', 'ALTER SYSTEM RESET ALL');
+
+# WAL is not encrypted, and nobody shall believe that it is
+is($node->safe_psql('postgres', 'SHOW pg_tde.wal_encrypt'), 'off', 'wal_encrypt');
+($ret, $stdout, $stderr) =
+  $node->psql('postgres', 'ALTER SYSTEM SET pg_tde.wal_encrypt = on');
+like(
+	$stderr,
+	qr/ERROR:  encryption of WAL is not supported by this version\n.*DETAIL: .*written in clear/,
+	'ALTER SYSTEM SET wal_encrypt is refused');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET pg_tde.wal_encrypt = off');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET ALL');
 $node->stop;
+$node->append_conf('postgresql.conf', 'pg_tde.wal_encrypt = on');
+my $start = -s $node->logfile;
+is($node->start(fail_ok => 1), 0, 'no start with wal_encrypt');
+like(
+	slurp_file($node->logfile, $start),
+	qr/encryption of WAL is not supported by this version/,
+	'... and the log tells why');
+$node->adjust_conf('postgresql.conf', 'pg_tde.wal_encrypt', undef);
 
 # A server that is asked for what it does not know does not start
 my $log = $node->logfile;

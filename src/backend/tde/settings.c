@@ -29,6 +29,9 @@
 #include "utils/guc.h"
 
 int			tde_cipher = TDE_AES_128_XTS;
+bool		tde_enforce_encryption = false;
+bool		tde_inherit_global_providers = true;
+bool		tde_wal_encrypt = false;
 bool		tde_lock_memory = false;
 int			tde_key_wait_timeout = 60;
 int			tde_key_state_poll_interval = 0;
@@ -55,6 +58,24 @@ static const struct config_enum_entry key_state_actions[] = {
 	{"shutdown", TDE_KEY_STATE_SHUTDOWN, false},
 	{NULL, 0, false}
 };
+
+/*
+ * WAL is not encrypted yet.  A server that was asked for it must not start and
+ * write it in clear.
+ */
+static bool
+check_wal_encrypt(bool *newval, void **extra, GucSource source)
+{
+	if (!*newval)
+		return true;
+
+	GUC_check_errcode(ERRCODE_FEATURE_NOT_SUPPORTED);
+	GUC_check_errmsg("encryption of WAL is not supported by this version");
+	GUC_check_errdetail("With \"%s\" on, WAL would still be written in clear.",
+						"pg_tde.wal_encrypt");
+	GUC_check_errhint("Leave it off, and keep \"pg_wal\" and the WAL archive on encrypted storage.");
+	return false;
+}
 
 /*
  * Make the settings.  To be called once a process, when the table of settings
@@ -119,6 +140,33 @@ TdeDefineSettings(void)
 							 PGC_SIGHUP,
 							 0,
 							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("pg_tde.enforce_encryption",
+							 "Refuses to create tables that are not encrypted.",
+							 "Tables that are not encrypted already can be used, and rewritten, as before.",
+							 &tde_enforce_encryption,
+							 false,
+							 PGC_SUSET,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("pg_tde.inherit_global_providers",
+							 "Allows databases to begin to use principal keys of global key providers, and the default key.",
+							 "A database that uses such a key already keeps it.",
+							 &tde_inherit_global_providers,
+							 true,
+							 PGC_SUSET,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("pg_tde.wal_encrypt",
+							 "Encrypts the write-ahead log.",
+							 NULL,
+							 &tde_wal_encrypt,
+							 false,
+							 PGC_POSTMASTER,
+							 0,
+							 check_wal_encrypt, NULL, NULL);
 
 	DefineCustomBoolVariable("lock_memory",
 							 "Locks the memory of all server processes so that it is never swapped out.",

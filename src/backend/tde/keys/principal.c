@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
 #include "storage/ipc.h"
+#include "tde/settings.h"
 
 /* ---- the SQL functions ---- */
 
@@ -209,6 +210,15 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 				 errmsg("\"pg_tde\" must be preloaded to set a principal key"),
 				 errhint("Add \"pg_tde\" to \"shared_preload_libraries\" and restart the server.")));
 
+	if (kind == TDE_SCOPE_DATABASE && !OidIsValid(provider_db) &&
+		!tde_inherit_global_providers)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot use global key provider \"%s\" for the key of a database",
+						provider_name),
+				 errdetail("\"%s\" is off.", "pg_tde.inherit_global_providers"),
+				 errhint("Use a key provider of the database.")));
+
 	for (;;)
 	{
 		make_ref(provider_db, provider_name, key_name, &ref, &provider);
@@ -261,13 +271,17 @@ TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 }
 
 /*
- * Get the default key: from memory, or from its provider.
+ * Get the default key for a database to follow: from memory, or from its
+ * provider.  NULL if there is none, or databases are not to use it.
  */
 static TdeScope *
 read_default(TdePrincipalKey *key)
 {
-	TdeScope   *scope = read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
+	TdeScope   *scope;
 
+	if (!tde_inherit_global_providers)
+		return NULL;
+	scope = read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
 	if (scope == NULL || scope->retired)
 		return NULL;
 	if (!tde_principal_get(InvalidOid, &scope->principal, key))
@@ -300,6 +314,11 @@ tde_scope_follow_default(Oid dbOid)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("principal key is not set for the database"),
+				 tde_inherit_global_providers ? 0 :
+				 errdetail("A default key is not used, because \"%s\" is off.",
+						   "pg_tde.inherit_global_providers"),
+				 !tde_inherit_global_providers ?
+				 errhint("Set one with pg_tde_set_key_using_database_key_provider(), or turn the setting on.") :
 				 errhint("Set one with pg_tde_set_key_using_database_key_provider() or pg_tde_set_key_using_global_key_provider(), or a default key for all databases with pg_tde_set_default_key_using_global_key_provider().")));
 
 	scope = next_version(scope, TDE_SCOPE_DATABASE, dbOid,
@@ -327,7 +346,7 @@ read_effective(TdeScopeKind kind, Oid dbOid, bool *follows_default)
 		scope = NULL;
 	if (scope)
 		*follows_default = scope->follows_default;
-	else if (kind == TDE_SCOPE_DATABASE)
+	else if (kind == TDE_SCOPE_DATABASE && tde_inherit_global_providers)
 	{
 		scope = read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
 		if (scope && scope->retired)
@@ -412,8 +431,9 @@ database_in_need(TdeScopeKind kind, Oid dbOid, bool (*has_need) (Oid))
 
 	if (kind == TDE_SCOPE_DATABASE)
 	{
-		if (!TdeGetPrincipalInfo(TDE_SCOPE_DEFAULT, InvalidOid, &ref,
-								 &follows_default) &&
+		if ((!tde_inherit_global_providers ||
+			 !TdeGetPrincipalInfo(TDE_SCOPE_DEFAULT, InvalidOid, &ref,
+								  &follows_default)) &&
 			has_need(dbOid))
 			return dbOid;
 		return InvalidOid;
@@ -516,7 +536,10 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("cannot delete the principal key of the database"),
-					 errdetail("The database has encrypted relations, and there is no default principal key to fall back to."),
+					 tde_inherit_global_providers ?
+					 errdetail("The database has encrypted relations, and there is no default principal key to fall back to.") :
+					 errdetail("The database has encrypted relations, and may not fall back to a default principal key, because \"%s\" is off.",
+							   "pg_tde.inherit_global_providers"),
 					 errhint("Drop the relations, or move them to an access method that does not encrypt, or set a default principal key.")));
 		if (kind == TDE_SCOPE_DATABASE)
 			refuse_during_backup(dbOid);
