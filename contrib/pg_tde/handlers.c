@@ -33,10 +33,11 @@ pg_tdeam_handler(PG_FUNCTION_ARGS)
 }
 
 /*
- * Event triggers at the start and the end of each DDL command.  Which storage
- * is encrypted is decided where storage is created, with or without them:
- * they are the place of rules that refuse a command (pg_tde.enforce_encryption),
- * and there is none yet.
+ * Event triggers at the start and the end of each DDL command, for those who
+ * expect to find them.  They have nothing to do: which storage is encrypted
+ * (create.c in the server), and which tables pg_tde.enforce_encryption refuses
+ * (enforce.c), is decided where storage and tables are made, with or without
+ * event triggers.
  */
 static Datum
 check_event_trigger(FunctionCallInfo fcinfo)

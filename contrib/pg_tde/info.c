@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "pg_tde.h"
 #include "tde/keys.h"
+#include "tde/settings.h"
 #include "tde/storage.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -28,6 +29,7 @@ PG_FUNCTION_INFO_V1(pg_tde_key_info);
 PG_FUNCTION_INFO_V1(pg_tde_server_key_info);
 PG_FUNCTION_INFO_V1(pg_tde_default_key_info);
 PG_FUNCTION_INFO_V1(pg_tde_is_encrypted);
+PG_FUNCTION_INFO_V1(pg_tde_is_wal_encrypted);
 
 TimestampTz
 pg_tde_unix_time(uint64 micros)
@@ -137,4 +139,13 @@ pg_tde_is_encrypted(PG_FUNCTION_ARGS)
 
 	relation_close(rel, AccessShareLock);
 	PG_RETURN_BOOL(result);
+}
+
+/*
+ * Is the WAL that is written now encrypted?
+ */
+Datum
+pg_tde_is_wal_encrypted(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(tde_wal_encrypt);
 }

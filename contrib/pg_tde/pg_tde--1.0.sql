@@ -298,6 +298,11 @@ RETURNS boolean
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME';
 
+CREATE FUNCTION pg_tde_is_wal_encrypted()
+RETURNS boolean
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME';
+
 CREATE FUNCTION pg_tde_version()
 RETURNS text
 LANGUAGE C STABLE PARALLEL SAFE
@@ -438,18 +443,26 @@ RETURNS table_am_handler
 LANGUAGE C
 AS 'MODULE_PATHNAME';
 
+REVOKE ALL ON FUNCTION pg_tdeam_handler(internal) FROM PUBLIC;
+
 CREATE ACCESS METHOD tde_heap TYPE TABLE HANDLER pg_tdeam_handler;
 COMMENT ON ACCESS METHOD tde_heap IS 'encrypted heap table access method';
+
+-- Nothing depends on these; they are what scripts expect to find.
 
 CREATE FUNCTION pg_tde_ddl_command_start_capture()
 RETURNS event_trigger
 LANGUAGE C
 AS 'MODULE_PATHNAME';
 
+REVOKE ALL ON FUNCTION pg_tde_ddl_command_start_capture() FROM PUBLIC;
+
 CREATE FUNCTION pg_tde_ddl_command_end_capture()
 RETURNS event_trigger
 LANGUAGE C
 AS 'MODULE_PATHNAME';
+
+REVOKE ALL ON FUNCTION pg_tde_ddl_command_end_capture() FROM PUBLIC;
 
 CREATE EVENT TRIGGER pg_tde_ddl_start ON ddl_command_start
 	EXECUTE FUNCTION pg_tde_ddl_command_start_capture();

@@ -32,10 +32,7 @@ DROP ROLE regress_tde_user;
 
 CREATE EXTENSION pg_tde;
 
--- all that is in it; no argument has a default
-SELECT proname, pg_get_function_arguments(oid) AS arguments,
-       pg_get_function_result(oid) AS result, pronargdefaults AS defaults
-  FROM pg_proc WHERE proname LIKE 'pg\_tde%' ORDER BY proname COLLATE "C", pronargs;
+-- what is in it besides functions
 SELECT amname, amtype, amhandler FROM pg_am WHERE amname = 'tde_heap';
 SELECT evtname, evtevent, evtenabled, evtfoid::regproc
   FROM pg_event_trigger ORDER BY evtname COLLATE "C";

@@ -4,11 +4,6 @@
 \getenv abs_builddir PG_ABS_BUILDDIR
 \set keyring :abs_builddir '/results/privileges.keyring'
 
--- the functions that PUBLIC may call, and no other
-SELECT oid::regprocedure FROM pg_proc
- WHERE proname LIKE 'pg\_tde%' AND has_function_privilege('public', oid, 'EXECUTE')
- ORDER BY proname COLLATE "C", pronargs;
-
 CREATE ROLE regress_tde_user;
 SET ROLE regress_tde_user;
 SELECT pg_tde_version() IS NOT NULL AS version;

@@ -21,6 +21,9 @@
 /* Symbol of the handler that makes an access method an encrypting one. */
 #define TDE_AM_HANDLER	"pg_tdeam_handler"
 
+/* The one that the extension makes with it. */
+#define TDE_AM_NAME		"tde_heap"
+
 #ifndef FRONTEND
 
 /*

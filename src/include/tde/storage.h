@@ -75,6 +75,33 @@ extern void TdeSequenceOwned(Relation seqrel, Relation owner);
 extern void TdeOwnedSequencesFollow(Oid owner);
 
 /*
+ * Is pg_tde.enforce_encryption on, and does it apply to this relation?  Not to
+ * those that initdb or pg_upgrade makes.
+ */
+extern bool TdeEncryptionIsEnforced(Oid relid);
+
+/*
+ * Called when a relation is about to be made, before its storage: error if
+ * encryption is enforced and it is a table, materialized view or partitioned
+ * table of an access method that does not encrypt.  rewritten: InvalidOid, or
+ * the relation whose file the new one is to replace, which may stay as it is.
+ */
+extern void TdeCheckNewTable(Oid relid, const char *relname, char relkind,
+							 char relpersistence, Oid amoid, Oid rewritten);
+
+/*
+ * Called before a relation gets another access method (InvalidOid: none, for
+ * a partitioned table): the same error.
+ */
+extern void TdeCheckAccessMethodChange(Oid relid, Oid amoid);
+
+/*
+ * The next temporary table that is made in this subtransaction is a helper of
+ * a command on a table of this access method, and may have the same.
+ */
+extern void TdeAllowHelperTable(Oid amoid);
+
+/*
  * Tables that are made as helpers of this one from here to the end of the
  * caller's GUC nest level get its access method.
  */

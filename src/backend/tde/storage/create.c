@@ -141,6 +141,7 @@ storage_has_key(Relation rel)
 
 /*
  * Is a sequence of this owner (InvalidOid: it has none) to be encrypted?
+ * Without owner it is plain, unless encryption is enforced now.
  *
  * A partitioned table may leave the access method of its partitions open.
  * Then its sequence is made what a partition made now would be, but an
@@ -153,7 +154,7 @@ sequence_is_encrypted(Relation seqrel, Oid owner)
 	Oid			amoid;
 
 	if (!OidIsValid(owner))
-		return false;
+		return TdeEncryptionIsEnforced(RelationGetRelid(seqrel));
 
 	amoid = get_rel_relam(owner);
 	if (!OidIsValid(amoid) &&
@@ -330,4 +331,5 @@ TdeUseAccessMethodOf(Relation rel)
 							 get_am_name(rel->rd_rel->relam),
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
+	TdeAllowHelperTable(rel->rd_rel->relam);
 }
