@@ -88,5 +88,5 @@ run_suites() {
 # our_suites BUILDDIR: names of our own suites in a build
 our_suites() {
 	meson test -C "$1" --no-rebuild --list 2>/dev/null |
-		sed -nE 's%^postgresql:((pg_)?tde[a-z0-9_]*) / .*%\1%p' | sort -u
+		sed -nE 's%^postgresql:((pg_)?tde[a-z0-9_]*|percona_pg_telemetry) / .*%\1%p' | sort -u
 }

@@ -43,6 +43,15 @@ CREATE EVENT TRIGGER pg_tde_ddl_start ON ddl_command_start
 CREATE EVENT TRIGGER pg_tde_ddl_end ON ddl_command_end
   EXECUTE FUNCTION pg_tde_ddl_command_end_capture();
 
+-- and if one is not there indeed
+ALTER EXTENSION pg_tde DROP EVENT TRIGGER pg_tde_ddl_start;
+DROP EVENT TRIGGER pg_tde_ddl_start;
+CREATE EVENT TRIGGER pg_tde_ddl_start ON ddl_command_start
+  EXECUTE FUNCTION pg_tde_ddl_command_start_capture();
+CREATE VIEW v AS SELECT 1 AS a;
+DROP VIEW v;
+ALTER EXTENSION pg_tde ADD EVENT TRIGGER pg_tde_ddl_start;
+
 -- they are event triggers and nothing else
 SELECT pg_tde_ddl_command_start_capture();
 SELECT pg_tde_ddl_command_end_capture();
