@@ -34,6 +34,16 @@ BEGIN ATOMIC
 		json_object('path' VALUE file_path));
 END;
 
+CREATE FUNCTION pg_tde_add_database_key_provider_kmip(provider_name text, kmip_host text, kmip_port int, kmip_cert_path text, kmip_key_path text, kmip_ca_path text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_add_database_key_provider('kmip', provider_name,
+		json_object('host' VALUE kmip_host, 'port' VALUE kmip_port,
+			'certPath' VALUE kmip_cert_path, 'keyPath' VALUE kmip_key_path,
+			'caPath' VALUE kmip_ca_path ABSENT ON NULL));
+END;
+
 CREATE FUNCTION pg_tde_add_database_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text)
 RETURNS void
 LANGUAGE SQL VOLATILE
@@ -67,6 +77,16 @@ LANGUAGE SQL VOLATILE
 BEGIN ATOMIC
 	SELECT @extschema@.pg_tde_add_global_key_provider('file', provider_name,
 		json_object('path' VALUE file_path));
+END;
+
+CREATE FUNCTION pg_tde_add_global_key_provider_kmip(provider_name text, kmip_host text, kmip_port int, kmip_cert_path text, kmip_key_path text, kmip_ca_path text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_add_global_key_provider('kmip', provider_name,
+		json_object('host' VALUE kmip_host, 'port' VALUE kmip_port,
+			'certPath' VALUE kmip_cert_path, 'keyPath' VALUE kmip_key_path,
+			'caPath' VALUE kmip_ca_path ABSENT ON NULL));
 END;
 
 CREATE FUNCTION pg_tde_add_global_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text)
@@ -104,6 +124,16 @@ BEGIN ATOMIC
 		json_object('path' VALUE file_path));
 END;
 
+CREATE FUNCTION pg_tde_change_database_key_provider_kmip(provider_name text, kmip_host text, kmip_port int, kmip_cert_path text, kmip_key_path text, kmip_ca_path text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_change_database_key_provider('kmip', provider_name,
+		json_object('host' VALUE kmip_host, 'port' VALUE kmip_port,
+			'certPath' VALUE kmip_cert_path, 'keyPath' VALUE kmip_key_path,
+			'caPath' VALUE kmip_ca_path ABSENT ON NULL));
+END;
+
 CREATE FUNCTION pg_tde_change_database_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text)
 RETURNS void
 LANGUAGE SQL VOLATILE
@@ -137,6 +167,16 @@ LANGUAGE SQL VOLATILE
 BEGIN ATOMIC
 	SELECT @extschema@.pg_tde_change_global_key_provider('file', provider_name,
 		json_object('path' VALUE file_path));
+END;
+
+CREATE FUNCTION pg_tde_change_global_key_provider_kmip(provider_name text, kmip_host text, kmip_port int, kmip_cert_path text, kmip_key_path text, kmip_ca_path text)
+RETURNS void
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.pg_tde_change_global_key_provider('kmip', provider_name,
+		json_object('host' VALUE kmip_host, 'port' VALUE kmip_port,
+			'certPath' VALUE kmip_cert_path, 'keyPath' VALUE kmip_key_path,
+			'caPath' VALUE kmip_ca_path ABSENT ON NULL));
 END;
 
 CREATE FUNCTION pg_tde_change_global_key_provider_vault_v2(provider_name text, vault_url text, vault_mount_path text, vault_token_path text, vault_ca_path text)

@@ -62,6 +62,7 @@ typedef struct TdeKeyringError
 	char		message[1536];	/* "could not open file ...: ...", what; room
 								 * for a path as long as options can hold */
 	char		hint[256];		/* what to do, or empty */
+	char		detail[1024];	/* "Connection refused", why; or empty */
 } TdeKeyringError;
 
 /*
@@ -198,10 +199,16 @@ extern TdeKeyringStatus tde_keyring_fail(TdeKeyringError *error,
 										 TdeKeyringStatus status,
 										 const char *hint,
 										 const char *fmt,...) pg_attribute_printf(4, 5);
+extern TdeKeyringStatus tde_keyring_detail(TdeKeyringError *error,
+										   const char *fmt,...) pg_attribute_printf(2, 3);
 
 extern void tde_keyring_make_printable(char *text);
 
 extern const TdeKeyringType tde_keyring_file;
+<<<<<<< HEAD
 extern const TdeKeyringType tde_keyring_vault;
+=======
+extern const TdeKeyringType tde_keyring_kmip;
+>>>>>>> 42dde29 (KMIP over TLS: transport, the provider kmip, its SQL functions)
 
 #endif							/* TDE_KEYRING_H */

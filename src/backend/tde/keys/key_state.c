@@ -148,8 +148,7 @@ key_is_revoked(const UsedKey *key)
 		ereport(LOG,
 				(errmsg("could not ask key provider \"%s\" for the state of principal key \"%s\"",
 						provider->name, key->ref.key_name),
-				 errdetail_internal("%s", error.message),
-				 error.hint[0] ? errhint("%s", error.hint) : 0));
+				 tde_errdetail_provider(&error)));
 		return false;
 	}
 	if (state == TDE_PRINCIPAL_ACTIVE)

@@ -291,6 +291,7 @@ extern void tde_providers_log_and_store(TdeProviderList *list);
 
 /* ---- calls to providers (provider_calls.c) ---- */
 
+extern int	tde_errdetail_provider(const TdeKeyringError *error);
 extern TdeKeyringStatus tde_provider_validate(Oid dbOid,
 											  const TdeProvider *provider,
 											  const TdeKeyringCall *call,

@@ -118,7 +118,13 @@ tde_count_provider_call(Oid dbOid, int32 provider_id,
 
 	/* sessions may have different encodings: all can show ASCII */
 	if (error->status != TDE_KEYRING_OK)
-		message = pg_clean_ascii(error->message, 0);
+	{
+		char	   *text = psprintf(error->detail[0] ? "%s: %s" : "%s",
+									error->message, error->detail);
+
+		message = pg_clean_ascii(text, 0);
+		pfree(text);
+	}
 
 	LWLockAcquire(&tde_monitor->lock, LW_EXCLUSIVE);
 	place = provider_place(dbOid, provider_id);

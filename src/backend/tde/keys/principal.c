@@ -82,8 +82,7 @@ TdeCreatePrincipalKey(Oid provider_db, const char *provider_name,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("could not create principal key \"%s\" in key provider \"%s\"",
 						key_name, provider_name),
-				 errdetail_internal("%s", error.message),
-				 error.hint[0] ? errhint("%s", error.hint) : 0));
+				 tde_errdetail_provider(&error)));
 	}
 	tde_wipe(&key, sizeof(key));
 }

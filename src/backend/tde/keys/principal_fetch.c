@@ -223,7 +223,7 @@ wait_for_provider(const TdeProvider *provider, const char *key_name,
 						provider->name, key_name) :
 				 errmsg("still waiting for key provider \"%s\" to return principal key \"%s\"",
 						provider->name, key_name),
-				 errdetail_internal("%s", error->message),
+				 tde_errdetail_provider(error),
 				 patient ?
 				 errhint("Replay goes on when the key provider returns the key.") :
 				 tde_key_wait_timeout < 0 ?
@@ -278,9 +278,8 @@ tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("failed to retrieve principal key \"%s\" from key provider \"%s\"",
 						ref->key_name, provider->name),
-				 errdetail_internal("%s", error.message),
-				 error.hint[0] ? errhint("%s", error.hint) :
-				 AmStartupProcess() ?
+				 tde_errdetail_provider(&error),
+				 AmStartupProcess() && error.hint[0] == '\0' ?
 				 errhint("Start the server when the key provider returns the key; if it has moved, tell the server with pg_tde_change_key_provider.") : 0));
 		return false;
 	}

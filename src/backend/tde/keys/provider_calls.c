@@ -272,3 +272,20 @@ tde_provider_create(Oid dbOid, const TdeProvider *provider,
 	end_call(TDE_PROVIDER_CREATE, dbOid, provider, key_name, start, error);
 	return error->status;
 }
+
+/*
+ * For ereport(): detail and hint of a failure of a provider.  Where the reason
+ * is a list, of servers that were tried, it begins on a line of its own.
+ */
+int
+tde_errdetail_provider(const TdeKeyringError *error)
+{
+	const char *format = "%s";
+
+	if (error->detail[0])
+		format = strchr(error->detail, '\n') ? "%s:\n%s" : "%s: %s";
+	errdetail_internal(format, error->message, error->detail);
+	if (error->hint[0])
+		errhint("%s", error->hint);
+	return 0;
+}

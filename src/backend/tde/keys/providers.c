@@ -231,7 +231,12 @@ make_provider(TdeProvider *provider, Oid dbOid, int32 id, const char *type,
 				(errcode(error.status == TDE_KEYRING_BAD_OPTIONS ?
 						 ERRCODE_INVALID_PARAMETER_VALUE :
 						 ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+				 error.detail[0] ?
+				 errmsg("could not use key provider \"%s\": %s",
+						name, error.message) :
 				 errmsg("could not use key provider \"%s\"", name),
+				 error.detail[0] ?
+				 errdetail_internal("%s", error.detail) :
 				 errdetail_internal("%s", error.message),
 				 error.hint[0] ? errhint("%s", error.hint) : 0));
 	}
@@ -383,8 +388,7 @@ fetch_key_in_use(Oid dbOid, const TdeProvider *provider, const char *name,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("key provider \"%s\" does not return principal key \"%s\", which is in use",
 						provider->name, name),
-				 errdetail_internal("%s", error.message),
-				 error.hint[0] ? errhint("%s", error.hint) : 0));
+				 tde_errdetail_provider(&error)));
 	}
 }
 

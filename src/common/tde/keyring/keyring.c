@@ -29,6 +29,7 @@
 /* To add a provider type: write its file, and add it here. */
 static const TdeKeyringType *const keyring_types[] = {
 	&tde_keyring_file,
+	&tde_keyring_kmip,
 	&tde_keyring_vault,
 };
 
@@ -87,6 +88,7 @@ tde_keyring_fail(TdeKeyringError *error, TdeKeyringStatus status,
 	vsnprintf(error->message, sizeof(error->message), fmt, args);
 	va_end(args);
 	strlcpy(error->hint, hint ? hint : "", sizeof(error->hint));
+	error->detail[0] = '\0';
 	error->status = status;
 	return status;
 }
@@ -115,12 +117,28 @@ tde_keyring_make_printable(char *text)
 	*to = '\0';
 }
 
+/*
+ * Say more about a failure that tde_keyring_fail() has described; returns its
+ * status.
+ */
+TdeKeyringStatus
+tde_keyring_detail(TdeKeyringError *error, const char *fmt,...)
+{
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(error->detail, sizeof(error->detail), fmt, args);
+	va_end(args);
+	return error->status;
+}
+
 static TdeKeyringStatus
 succeed(TdeKeyringError *error)
 {
 	error->status = TDE_KEYRING_OK;
 	error->message[0] = '\0';
 	error->hint[0] = '\0';
+	error->detail[0] = '\0';
 	return TDE_KEYRING_OK;
 }
 
