@@ -205,10 +205,7 @@ extern TdeKeyringStatus tde_keyring_detail(TdeKeyringError *error,
 extern void tde_keyring_make_printable(char *text);
 
 extern const TdeKeyringType tde_keyring_file;
-<<<<<<< HEAD
-extern const TdeKeyringType tde_keyring_vault;
-=======
 extern const TdeKeyringType tde_keyring_kmip;
->>>>>>> 42dde29 (KMIP over TLS: transport, the provider kmip, its SQL functions)
+extern const TdeKeyringType tde_keyring_vault;
 
 #endif							/* TDE_KEYRING_H */

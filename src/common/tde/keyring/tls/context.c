@@ -7,10 +7,8 @@
  * The files are read anew for each call, so a renewed certificate is in use
  * as soon as it is in place.
  *
- * Whoever has the private key can fetch the principal keys.  It is held to
- * libpq's rule for client keys: no access for group and world, but a key of
- * root's may be readable for the group.  As in the file provider, that is
- * asked of the file that was opened, and its content is wiped.
+ * Whoever has the private key can fetch the principal keys: it is read as the
+ * secret that it is.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -31,10 +29,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tde/cipher.h"
+#include "../file_replace.h"
+#include "../secret_file.h"
 #include "tls_internal.h"
 
-#define MAX_KEY_FILE	(64 * 1024)
+#define MAX_KEY_FILE	(16 * 1024)
 
 /* OpenSSL's reason for the last failure, and forget it. */
 static const char *
@@ -59,9 +58,7 @@ check_readable(const char *path, const char *what, TdeKeyringError *error)
 	TdeKeyringStatus status = TDE_KEYRING_OK;
 
 	if (fd < 0)
-		return tde_keyring_fail(error,
-								errno == EACCES ? TDE_KEYRING_DENIED :
-								TDE_KEYRING_UNREACHABLE,
+		return tde_keyring_fail(error, keyring_errno_status(),
 								_("The file must be readable by the user who runs the server or program."),
 								_("could not open %s file \"%s\": %m"),
 								what, path);
@@ -82,37 +79,6 @@ no_passphrase(char *buf, int size, int rwflag, void *userdata)
 	if (asked)
 		*asked = true;
 	return -1;
-}
-
-/* Is this open file one that a private key may lie in? */
-static TdeKeyringStatus
-check_key_file(int fd, const char *path, struct stat *st,
-			   TdeKeyringError *error)
-{
-	if (fstat(fd, st) != 0)
-		return tde_keyring_fail(error, TDE_KEYRING_FAILED, NULL,
-								_("could not stat private key file \"%s\": %m"),
-								path);
-	if (!S_ISREG(st->st_mode))
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA, NULL,
-								_("private key file \"%s\" is not a regular file"),
-								path);
-	if (st->st_uid != geteuid() && st->st_uid != 0)
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
-								_("The file must belong to the user who runs the server or program, or to root."),
-								_("private key file \"%s\" belongs to another user"),
-								path);
-	if (st->st_mode & (st->st_uid == 0 && geteuid() != 0 ?
-					   S_IWGRP | S_IXGRP | S_IRWXO : S_IRWXG | S_IRWXO))
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
-								_("Permissions should be u=rw (0600) or less, or u=rw,g=r (0640) or less if the file belongs to root."),
-								_("private key file \"%s\" has group or world access"),
-								path);
-	if (st->st_size <= 0 || st->st_size > MAX_KEY_FILE)
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA, NULL,
-								_("private key file \"%s\" has an unexpected size"),
-								path);
-	return TDE_KEYRING_OK;
 }
 
 /* The key in a file's content. */
@@ -145,44 +111,14 @@ parse_key(const char *data, size_t len, const char *path, EVP_PKEY **pkey,
 static TdeKeyringStatus
 read_key(const char *path, EVP_PKEY **pkey, TdeKeyringError *error)
 {
-	int			fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	struct stat st;
+	TdeSecret	file;
 	TdeKeyringStatus status;
-	char	   *data;
-	bool		locked;
-	ssize_t		n;
 
-	if (fd < 0)
-		return tde_keyring_fail(error,
-								errno == EACCES ? TDE_KEYRING_DENIED :
-								TDE_KEYRING_UNREACHABLE,
-								_("The file must be readable by the user who runs the server or program."),
-								_("could not open private key file \"%s\": %m"),
-								path);
-	status = check_key_file(fd, path, &st, error);
-	if (status != TDE_KEYRING_OK)
-	{
-		close(fd);
-		return status;
-	}
-	data = tde_secure_alloc(st.st_size, false, &locked);
-	if (data == NULL)
-	{
-		close(fd);
-		return tde_keyring_fail(error, TDE_KEYRING_FAILED, NULL,
-								_("out of memory"));
-	}
-	do
-		n = read(fd, data, st.st_size);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		status = tde_keyring_fail(error, TDE_KEYRING_FAILED, NULL,
-								  _("could not read private key file \"%s\": %m"),
-								  path);
-	else
-		status = parse_key(data, n, path, pkey, error);
-	close(fd);
-	tde_secure_free(data, st.st_size);
+	status = tde_secret_read(path, _("private key file"), MAX_KEY_FILE, &file,
+							 error);
+	if (status == TDE_KEYRING_OK)
+		status = parse_key(file.data, file.len, path, pkey, error);
+	tde_secret_free(&file);
 	return status;
 }
 
