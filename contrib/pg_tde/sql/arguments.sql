@@ -23,6 +23,16 @@ SELECT pg_tde_add_global_key_provider_vault_v2('v', 'https://v', 'm', '/t', '', 
 SELECT pg_tde_add_global_key_provider('vault-v2', 'v', '{"url":"https://v","mountPath":"m","tokenPath":"/t","caPath":null}');
 SELECT pg_tde_change_database_key_provider_vault_v2('nosuch', 'https://v', 'm', '/t', '');
 SELECT pg_tde_change_global_key_provider_vault_v2(NULL, 'https://v', 'm', '/t', '', 'n');
+SELECT pg_tde_add_database_key_provider_kmip('k', NULL, 5696, '/c', '/k', '/a');
+SELECT pg_tde_add_database_key_provider_kmip('k', 'h', NULL, '/c', '/k', '/a');
+SELECT pg_tde_add_database_key_provider_kmip('k', 'h', 0, '/c', '/k', '/a');
+SELECT pg_tde_add_database_key_provider_kmip('k', 'h', 5696, NULL, '/k', '/a');
+SELECT pg_tde_add_database_key_provider_kmip('k', 'h', 5696, '/c', '', '/a');
+SELECT pg_tde_add_global_key_provider_kmip('k', 'h,,i', 5696, '/c', '/k', '/a');
+SELECT pg_tde_add_global_key_provider_kmip('k', 'h:99999', 5696, '/c', '/k', NULL);
+SELECT pg_tde_add_global_key_provider_kmip('k', 'h', 5696, '/nosuch/c', '/k', NULL);
+SELECT pg_tde_add_global_key_provider('kmip', 'k', '{"host":"h","port":5696,"certPath":"/c","keyPath":"/k","caPath":"/a","tls":1}');
+SELECT pg_tde_change_database_key_provider_kmip('nosuch', 'h', 5696, '/c', '/k', '/a');
 SELECT pg_tde_delete_database_key_provider(NULL);
 SELECT pg_tde_delete_global_key_provider(NULL);
 SELECT pg_tde_create_key_using_database_key_provider(NULL, 'p');

@@ -17,6 +17,10 @@ SELECT pg_tde_add_database_key_provider_vault_v2('p', 'https://v', 'm', '/t', ''
 SELECT pg_tde_add_global_key_provider_vault_v2('p', 'https://v', 'm', '/t', '');
 SELECT pg_tde_change_database_key_provider_vault_v2('p', 'https://v', 'm', '/t', '', 'n');
 SELECT pg_tde_change_global_key_provider_vault_v2('p', 'https://v', 'm', '/t', '', 'n');
+SELECT pg_tde_add_database_key_provider_kmip('p', 'h', 5696, '/c', '/k', '/a');
+SELECT pg_tde_add_global_key_provider_kmip('p', 'h', 5696, '/c', '/k', '/a');
+SELECT pg_tde_change_database_key_provider_kmip('p', 'h', 5696, '/c', '/k', '/a');
+SELECT pg_tde_change_global_key_provider_kmip('p', 'h', 5696, '/c', '/k', '/a');
 SELECT pg_tde_key_info();
 -- nor does he see what providers are made of
 SELECT * FROM pg_tde_list_all_database_key_providers();
