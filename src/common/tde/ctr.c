@@ -106,43 +106,81 @@ increment(uint8 *counter)
 	}
 }
 
+/*
+ * A piece that fits, with what of its first block is left out, into the
+ * buffer of key stream.
+ */
+static int
+crypt_short(CtrContexts *current, const uint8 *counter, size_t skip,
+			const uint8 *src, uint8 *dst, size_t len)
+{
+	uint8		stream[SHORT_PIECE];
+	uint8		next[BLOCK];
+	size_t		used = 0;
+	size_t		i = 0;
+	int			n;
+
+	memcpy(next, counter, BLOCK);
+	for (; used < skip + len; used += BLOCK)
+	{
+		memcpy(stream + used, next, BLOCK);
+		increment(next);
+	}
+	if (len > 0 &&
+		EVP_EncryptUpdate(current->ecb, stream, &n, stream, (int) used) != 1)
+		return tde_fail(gettext_noop("could not encrypt"));
+	for (; i + sizeof(uint64) <= len; i += sizeof(uint64))
+	{
+		uint64		a;
+		uint64		b;
+
+		memcpy(&a, src + i, sizeof(a));
+		memcpy(&b, stream + skip + i, sizeof(b));
+		a ^= b;
+		memcpy(dst + i, &a, sizeof(a));
+	}
+	for (; i < len; i++)
+		dst[i] = src[i] ^ stream[skip + i];
+	return 0;
+}
+
+int
+tde_ctr_crypt_from(TdeCtr *ctx, const uint8 *counter, size_t skip,
+				   const void *in, void *out, size_t len)
+{
+	const uint8 *src = in;
+	uint8	   *dst = out;
+	uint8		next[BLOCK];
+	int			n;
+
+	Assert(skip < BLOCK);
+	if (ctx->current == NULL)
+		return tde_fail(gettext_noop("no key is set"));
+	if (skip + len <= SHORT_PIECE)
+		return crypt_short(ctx->current, counter, skip, src, dst, len);
+
+	memcpy(next, counter, BLOCK);
+	if (skip > 0)
+	{
+		size_t		head = BLOCK - skip;
+
+		if (crypt_short(ctx->current, next, skip, src, dst, head) < 0)
+			return -1;
+		increment(next);
+		src += head;
+		dst += head;
+		len -= head;
+	}
+	if (len > INT_MAX ||
+		EVP_EncryptInit_ex2(ctx->current->ctr, NULL, NULL, next, NULL) != 1 ||
+		EVP_EncryptUpdate(ctx->current->ctr, dst, &n, src, (int) len) != 1)
+		return tde_fail(gettext_noop("could not encrypt"));
+	return 0;
+}
+
 int
 tde_ctr_crypt(TdeCtr *ctx, const uint8 *counter,
 			  const void *in, void *out, size_t len)
 {
-	const uint8 *src = in;
-	uint8	   *dst = out;
-	int			n;
-
-	if (ctx->current == NULL)
-		return tde_fail(gettext_noop("no key is set"));
-	if (len <= SHORT_PIECE)
-	{
-		uint8		stream[SHORT_PIECE];
-		uint8		next[BLOCK];
-		size_t		used = 0;
-
-		memcpy(next, counter, BLOCK);
-		for (; used < len; used += BLOCK)
-		{
-			memcpy(stream + used, next, BLOCK);
-			increment(next);
-		}
-		if (len > 0 &&
-			EVP_EncryptUpdate(ctx->current->ecb, stream, &n,
-							  stream, (int) used) != 1)
-			return tde_fail(gettext_noop("could not encrypt"));
-		for (size_t i = 0; i < len; i++)
-			dst[i] = src[i] ^ stream[i];
-	}
-	else
-	{
-		if (len > INT_MAX ||
-			EVP_EncryptInit_ex2(ctx->current->ctr, NULL, NULL,
-								counter, NULL) != 1 ||
-			EVP_EncryptUpdate(ctx->current->ctr, dst, &n,
-							  src, (int) len) != 1)
-			return tde_fail(gettext_noop("could not encrypt"));
-	}
-	return 0;
+	return tde_ctr_crypt_from(ctx, counter, 0, in, out, len);
 }

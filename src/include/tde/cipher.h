@@ -92,13 +92,17 @@ extern int	tde_unwrap(const uint8 *kek, const uint8 *iv,
 
 /*
  * AES-CTR (SP 800-38A) over a buffer, counter block given whole; for WAL and
- * temporary files.  The context holds one key.
+ * temporary files.  The context holds one key.  in and out are the same or do
+ * not overlap.  tde_ctr_crypt_from leaves out the first "skip" bytes, at most
+ * 15, of the key stream.
  */
 typedef struct TdeCtr TdeCtr;
 extern TdeCtr *tde_ctr_create(void);
 extern int	tde_ctr_set_key(TdeCtr *ctx, const uint8 *key, int keylen);
 extern int	tde_ctr_crypt(TdeCtr *ctx, const uint8 *counter,
 						  const void *in, void *out, size_t len);
+extern int	tde_ctr_crypt_from(TdeCtr *ctx, const uint8 *counter, size_t skip,
+							   const void *in, void *out, size_t len);
 extern void tde_ctr_free(TdeCtr *ctx);
 
 /*

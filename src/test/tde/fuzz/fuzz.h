@@ -16,6 +16,7 @@ typedef void FuzzTarget(const uint8 *data, size_t size);
 
 extern FuzzTarget fuzz_key_record;
 extern FuzzTarget fuzz_scope;
+extern FuzzTarget fuzz_wal;
 extern FuzzTarget fuzz_providers;
 extern FuzzTarget fuzz_keyring_file;
 extern FuzzTarget fuzz_keyring_options;

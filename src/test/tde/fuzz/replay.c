@@ -28,6 +28,7 @@ typedef struct Target
 static const Target targets[] = {
 	{"key_record", fuzz_key_record},
 	{"scope", fuzz_scope},
+	{"wal", fuzz_wal},
 	{"providers", fuzz_providers},
 	{"keyring_file", fuzz_keyring_file},
 	{"keyring_options", fuzz_keyring_options},

@@ -16,7 +16,6 @@
 #include "postgres_fe.h"
 #endif
 
-#include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "tde/page.h"
 
@@ -60,21 +59,6 @@ cipher_with_key(TdeCipher cipher, uint32 seed)
 	if (ctx == NULL || tde_page_cipher_set_key(ctx, cipher, key) < 0)
 		return NULL;
 	return ctx;
-}
-
-static bool
-sha256_is(const void *data, size_t len, const uint8 *expected)
-{
-	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
-	uint8		hash[PG_SHA256_DIGEST_LENGTH];
-	bool		ok;
-
-	ok = pg_cryptohash_init(ctx) >= 0 &&
-		pg_cryptohash_update(ctx, data, len) >= 0 &&
-		pg_cryptohash_final(ctx, hash, sizeof(hash)) >= 0 &&
-		memcmp(hash, expected, sizeof(hash)) == 0;
-	pg_cryptohash_free(ctx);
-	return ok;
 }
 
 static bool

@@ -15,6 +15,8 @@
 #include "postgres_fe.h"
 #endif
 
+#include "common/cryptohash.h"
+#include "common/sha2.h"
 #include "port/pg_crc32c.h"
 #include "tde/cipher.h"
 
@@ -36,6 +38,7 @@ check_all(Checks *checks)
 	check_kmip_messages(checks);
 	check_kmip_client(checks);
 	check_kmip_keys(checks);
+	check_wal(checks);
 }
 
 bool
@@ -267,4 +270,19 @@ check_decoder(Checks *checks, const char *what, Decoder decode,
 	decode(buf, len, &reason);
 	check(checks, strcmp(reason, "checksum does not match") == 0,
 		  "%s: reason of damage", what);
+}
+
+bool
+sha256_is(const void *data, size_t len, const uint8 *expected)
+{
+	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
+	uint8		hash[PG_SHA256_DIGEST_LENGTH];
+	bool		ok;
+
+	ok = pg_cryptohash_init(ctx) >= 0 &&
+		pg_cryptohash_update(ctx, data, len) >= 0 &&
+		pg_cryptohash_final(ctx, hash, sizeof(hash)) >= 0 &&
+		memcmp(hash, expected, sizeof(hash)) == 0;
+	pg_cryptohash_free(ctx);
+	return ok;
 }

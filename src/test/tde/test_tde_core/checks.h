@@ -46,6 +46,7 @@ extern void check_ttlv(Checks *checks);
 extern void check_kmip_messages(Checks *checks);
 extern void check_kmip_client(Checks *checks);
 extern void check_kmip_keys(Checks *checks);
+extern void check_wal(Checks *checks);
 
 extern void check_all(Checks *checks);
 
@@ -90,6 +91,9 @@ extern TdeCipher vectors_cipher(Vectors *v);
 
 /* Deterministic bytes, the same as generate.py's pattern(). */
 extern void fill_pattern(uint8 *buf, size_t len, uint32 seed);
+
+/* Is this the SHA-256 of the data? */
+extern bool sha256_is(const void *data, size_t len, const uint8 *expected);
 
 /* Make the checksum at the end of a record right again. */
 extern void fix_crc(uint8 *buf, size_t len);

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Makes the vectors of Coffer's own constructions.
 
-This is a second implementation of doc/page-format.md and doc/key-format.md,
-written from these documents, on Python's "cryptography" package (Debian:
+This is a second implementation of doc/page-format.md, doc/key-format.md and
+doc/wal-format.md, written from these documents, on Python's "cryptography" package (Debian:
 python3-cryptography).  It is not run by the tests: its output is committed,
 and a change of that output is a change of a format.
 
-    ./generate.py           rewrites page.txt, key_record.txt, scope.txt and
-                            providers.txt beside it
+    ./generate.py           rewrites page.txt, key_record.txt, scope.txt,
+                            providers.txt and wal.txt beside it
     ./generate.py --check   says whether they are what it would write
 """
 import hashlib
@@ -219,6 +219,100 @@ def providers_cases():
         yield case
 
 
+# ---- WAL ----
+
+def wal_page(key, pageaddr, header, to, zeros, marker):
+    """What stands on disk, and what a reader gets, after the header."""
+    blocks = b''.join(((pageaddr + header) // 16 + i).to_bytes(16, 'big')
+                      for i in range(to // 16 + 1))
+    stream = aes(key, modes.ECB(), blocks)[(pageaddr + header) % 16:]
+    plain = bytearray(pattern(to, 3)[header:])
+    disk = bytearray(a ^ b for a, b in zip(plain, stream))
+    in_clear = [(offset, bytes(length)) for offset, length in zeros]
+    if marker is not None:
+        in_clear.append((marker, struct.pack(
+            '<II', 0xFFFFFFFF,
+            0x43774E78 ^ (pageaddr + marker) & 0xFFFFFFFF)))
+    for offset, content in in_clear:
+        for what in (plain, disk):
+            what[offset - header:offset - header + len(content)] = content
+    return bytes(disk), bytes(plain)
+
+
+def wal_page_cases():
+    high = 0xFEDCBA9876540000
+    shapes = [
+        ('whole page', 0x2000, 24, 8192, [], None),
+        ('first page of a segment', 0x1000000, 40, 8192, [], None),
+        ('position that fills 64 bits', high, 24, 8192, [], None),
+        ('tail not written', high, 24, 8192, [(4096, 4096)], None),
+        ('last word not written', high, 24, 8192, [(8184, 8)], None),
+        ('holes', high, 24, 8192, [(24, 16), (56, 16), (1000, 24)], None),
+        ('nothing written', high, 24, 8192, [(24, 8168)], None),
+        ('part of a word read', high, 24, 4099, [(4000, 32)], None),
+        ('marker', high, 24, 8192, [(4104, 4088)], 4096),
+        ('marker as the last word', high, 24, 8192, [], 8184),
+        ('marker in front', high, 24, 8192, [(32, 8160)], 24),
+        ('marker after a hole', high, 24, 8192, [(64, 16), (88, 8104)], 80),
+    ]
+    for i, (name, pageaddr, header, to, zeros, marker) in enumerate(shapes):
+        key = pattern(16, 1200 + i)
+        disk, plain = wal_page(key, pageaddr, header, to, zeros, marker)
+        case = [('test', 'wal_page'), ('name', name), ('key', key),
+                ('pageaddr', '%016x' % pageaddr), ('from', header),
+                ('to', to), ('seed', 3)]
+        case += [('zeros', '%d %d' % z) for z in zeros]
+        if marker is not None:
+            case.append(('marker', marker))
+        yield case + [('head', disk[:40]),
+                      ('sha256', hashlib.sha256(disk).digest()),
+                      ('read', hashlib.sha256(plain).digest())]
+
+
+def wal_epoch(scope_key, iv, ident, tli, prev_tli, start, prev_end, system,
+              created, generation, scope, key):
+    head = (struct.pack('<4sHH', b'CFWE', 1, 0),
+            struct.pack('<IIIQQQQ', ident, tli, prev_tli, start, prev_end,
+                        system, created) + generation)
+    sealed = iv + AESGCM(scope_key).encrypt(iv, key, head[0] + head[1]) \
+        if ident else bytes(44)
+    return with_crc(head[0] + struct.pack('<I', 124 + len(scope)) + head[1] +
+                    sealed + struct.pack('<I', len(scope)) + scope)
+
+
+def wal_epoch_cases():
+    shapes = [(1, 1, 1, 0x2000000, 0x1FFC0F8, b'vault', b'wal-key'),
+              (0xFFFFFFFF, 0xFFFFFFFF, 7, (1 << 64) - 8192, 1, b'p' * 126,
+               b'n' * 255),
+              (0, 2, 1, 0x6000, 0x3F48, None, None)]
+    whole = b''
+    for i, (ident, tli, prev_tli, start, prev_end, provider,
+            name) in enumerate(shapes):
+        scope_key = pattern(32, 1300 + i)
+        key = pattern(16, 1400 + i)
+        generation = pattern(16, 1500 + i) if ident else bytes(16)
+        created = 1767225600000000 + i
+        system = 0x7654321089ABCDEF - i
+        scope = scope_file(pattern(16, 1600 + i), 2, 0, 0,
+                           pattern(16, 1700 + i), 3, created, -1, provider,
+                           name, [(generation, 2, created, scope_key,
+                                   pattern(12, 1800 + i))]) if ident else b''
+        record = wal_epoch(scope_key, pattern(12, 1900 + i), ident, tli,
+                           prev_tli, start, prev_end, system, created,
+                           generation, scope, key)
+        whole += record
+        yield [('test', 'wal_epoch'), ('scope_key', scope_key), ('id', ident),
+               ('tli', tli), ('prev_tli', prev_tli), ('start', start),
+               ('prev_end', prev_end), ('system', system),
+               ('created', created), ('generation', generation),
+               ('key', key if ident else bytes(16)), ('record', record)]
+    for n, content in ((0, b''), (len(shapes), whole)):
+        yield [('test', 'wal_epochs'), ('n', n),
+               ('file', with_crc(struct.pack('<4sHHII', b'CFWS', 1, 0,
+                                             20 + len(content), n) +
+                                 content))]
+
+
 def main():
     note = 'Made by generate.py; a change here is a change of a format.'
     files = {
@@ -232,6 +326,11 @@ def main():
             ['Scope files: doc/key-format.md.', note], scope_cases()),
         'providers.txt': cases_to_text(
             ['Provider files: doc/key-format.md.', note], providers_cases()),
+        'wal.txt': cases_to_text(
+            ['WAL pages and epochs: doc/wal-format.md.', note,
+             '"head" and "sha256" are of what stands on disk after the header,',
+             '"read" is the SHA-256 of what a reader makes of it.'],
+            list(wal_page_cases()) + list(wal_epoch_cases())),
     }
     here = os.path.dirname(os.path.abspath(__file__))
     status = 0

@@ -8,7 +8,7 @@ use warnings FATAL => 'all';
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-for my $target (qw(key_record scope providers keyring_file keyring_options ttlv kmip vault_json))
+for my $target (qw(key_record scope providers keyring_file keyring_options ttlv kmip vault_json wal))
 {
 	my @files = glob "corpus/$target/*";
 

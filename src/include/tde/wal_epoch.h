@@ -1,0 +1,94 @@
+/*-------------------------------------------------------------------------
+ *
+ * wal_epoch.h
+ *	  The record of a WAL epoch: one run of writing WAL and its key.
+ *
+ * Pure encoding and decoding; specified in doc/wal-format.md.  The same bytes
+ * are the content of the WAL record that begins an epoch and stand, one
+ * epoch after the other, in pg_tde/global/wal_epochs.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/include/tde/wal_epoch.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TDE_WAL_EPOCH_H
+#define TDE_WAL_EPOCH_H
+
+#include "access/xlogdefs.h"
+#include "tde/scope.h"
+#include "tde/wal_page.h"
+
+typedef struct TdeWalEpoch
+{
+	uint32		id;				/* 0: what follows is in clear */
+	TimeLineID	tli;
+	TimeLineID	prev_tli;		/* of the WAL before */
+	XLogRecPtr	start;			/* of the epoch's first page */
+	XLogRecPtr	prev_end;		/* where the WAL before ends */
+	uint64		system_identifier;
+	uint64		created;		/* microseconds since 1970, for information */
+	TdeId		generation;		/* scope key generation that wraps the key */
+
+	/*
+	 * The server's scope with just that generation, in its encoded form
+	 * (scope.h), as it was when the epoch began: what is needed to get at
+	 * the key where the cluster's own scope file is lost.  Points into the
+	 * buffer that was decoded.
+	 */
+	const uint8 *scope;
+	size_t		scope_len;
+
+	uint8		key[TDE_WAL_KEY_LEN];	/* in clear, after unwrapping */
+} TdeWalEpoch;
+
+/* Longest encoded epoch. */
+#define TDE_WAL_EPOCH_MAX_LEN	1024
+
+/*
+ * Wrap epoch->key under the scope key and encode the epoch into buf, which
+ * has room for TDE_WAL_EPOCH_MAX_LEN bytes.  Returns the length, or 0 with
+ * tde_cipher_error().  An epoch whose id is 0 has neither key nor scope.
+ */
+extern size_t tde_wal_epoch_encode(const TdeWalEpoch *epoch,
+								   const uint8 *scope_key, uint8 *buf);
+
+/*
+ * Decode all but the key.  -1 with *reason, as in key_record.h.
+ */
+extern int	tde_wal_epoch_decode(const uint8 *buf, size_t len,
+								 TdeWalEpoch *epoch, const char **reason);
+
+/*
+ * Having decoded it, unwrap the key under the scope key of its generation.
+ */
+extern int	tde_wal_epoch_unwrap(const uint8 *buf, size_t len,
+								 const uint8 *scope_key, TdeWalEpoch *epoch,
+								 const char **reason);
+
+/*
+ * The file of all epochs: a header, the encoded epochs, a checksum.  The
+ * header and the checksum take this much.
+ */
+#define TDE_WAL_EPOCHS_OVERHEAD	20
+
+/*
+ * Make a file of what stands in buf from offset TDE_WAL_EPOCHS_OVERHEAD - 4
+ * on: n encoded epochs of len bytes in all.  There must be room for four
+ * bytes after them.  Returns the length of the file.
+ */
+extern size_t tde_wal_epochs_finish(uint8 *buf, size_t len, uint32 n);
+
+/*
+ * Read such a file.  tde_wal_epochs_open checks the file and returns the
+ * number of epochs, or -1 with *reason; tde_wal_epochs_next gives them one
+ * after the other: *epoch_len bytes at the returned address, NULL at the end.
+ * Set *position to 0 before the first.
+ */
+extern int	tde_wal_epochs_open(const uint8 *buf, size_t len,
+								const char **reason);
+extern const uint8 *tde_wal_epochs_next(const uint8 *buf, size_t len,
+										size_t *position, size_t *epoch_len);
+
+#endif							/* TDE_WAL_EPOCH_H */
