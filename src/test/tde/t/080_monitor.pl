@@ -30,7 +30,7 @@ sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub accesses
 {
 	my @lines = slurp_file($node->logfile, $from) =~
-	  /LOG:  principal key access: (.*)/g;
+	  /^\d{4}-[^\n]*? LOG:  principal key access: (.*)/mg;
 	$from = -s $node->logfile;
 	return @lines;
 }
@@ -190,6 +190,7 @@ SKIP:
 	ok( $node->poll_query_until('postgres',
 			"SELECT NOT EXISTS (SELECT FROM pg_stat_progress_tde_rotation)"),
 		'nor after one whose process ended');
+	# psql has ended by itself
 	$rotation->{run}->finish;
 }
 
@@ -222,8 +223,10 @@ $node->safe_psql('broken', qq{
 my $broken = sql(q{SELECT oid FROM pg_database WHERE datname = 'broken'});
 is(sql(q{SELECT count(*) FROM pg_tde_providers WHERE datname = 'broken'}),
 	'1', 'the provider of another database is shown');
+my %intact;
 foreach my $file ('provider_config', 'database_key.key')
 {
+	$intact{$file} = slurp_bytes("$data/pg_tde/$broken/$file");
 	open my $fh, '+<:raw', "$data/pg_tde/$broken/$file" or die;
 	seek $fh, 10, 0;
 	print $fh "\xff\xff";
@@ -240,12 +243,20 @@ is( sql(q{SELECT scope, key_name IS NULL, problem LIKE '%database_key.key%'
 is(sql(q{SELECT count(*) FROM pg_tde_principal_keys WHERE scope = 'default'}),
 	'1', 'and hides no other');
 
+foreach my $file (keys %intact)
+{
+	open my $fh, '>:raw', "$data/pg_tde/$broken/$file" or die;
+	print $fh $intact{$file};
+	close $fh;
+}
+
 # Counters begin anew after a crash; the views work on
 $node->psql('postgres', "SELECT pg_tde_verify_default_key()");
 my $victim = $node->background_psql('postgres');
 my $victim_pid = $victim->query_safe('SELECT pg_backend_pid()');
 kill 'KILL', $victim_pid;
-$victim->{run}->finish;
+$victim->quit;
+$node->poll_query_until('postgres', undef, '') or die 'no restart';
 ok($node->poll_query_until('postgres', $calls . "'fetch'", '0/0'),
 	'counters begin anew after a crash');
 is(sql(q{SELECT count(*) FROM pg_tde_principal_keys WHERE scope = 'default' AND available}),

@@ -27,6 +27,9 @@ $ENV{PGPORT} = $port;
 $ENV{PGHOST} = $root;
 $ENV{PGDATABASE} = 'postgres';
 
+my $database = 'postgres';
+my %names;					# other names than in the page
+
 # Blocks of a page: [ language, text ]
 sub blocks
 {
@@ -34,7 +37,7 @@ sub blocks
 	my @blocks;
 	my $text = slurp_file("$doc/$page.md");
 
-	push @blocks, [ $1, $2 ] while $text =~ /^```(\w+)\n(.*?)^```$/msg;
+	push @blocks, [ $1, $2 ] while $text =~ /^ *```(\w+)\n(.*?)^ *```$/msg;
 	return @blocks;
 }
 
@@ -48,9 +51,6 @@ sub adapted
 	$text =~ s{-w (re)?start}{-o "-k '$root' -c listen_addresses= -p $port" -w @{[$1 // '']}start}g;
 	return $text;
 }
-
-my $database = 'postgres';
-my %names;
 
 sub run_block
 {
@@ -98,6 +98,7 @@ like(join('', values %file), qr/^app-2026\|own$/m, 'provider file: own key');
 
 run_page('monitoring');
 run_page('troubleshooting');
+run_page('provider-kmip');
 
 # Here the provider and the keys are others than in the pages before.
 %names = (kms => 'keyring', key_02 => 'key_03');
