@@ -49,7 +49,8 @@ sub blocks
 	{
 		if ($line !~ /^%%/)
 		{
-			my $block = $blocks[-1] or die "$file: text before the first block";
+			next unless @blocks;
+			my $block = $blocks[-1];
 			if (my ($left_out) =
 				grep { index($line, $_) >= 0 } keys %{ $block->{without} })
 			{
@@ -97,7 +98,7 @@ sub in_clear
 
 =item guide_life(name, kms, %options)
 
-Run all of it, as one subtest of that name, on a node of that name.  The KMS, a
+Run all of it on a node of that name.  The KMS, a
 TdeKms, runs, and does so at the end.  Options: "env", a hash of environment
 variables for the server; "options", a hash of provider options that the
 guide's function does not have, given as soon as the provider is there.
@@ -107,16 +108,8 @@ guide's function does not have, given as soon as the provider is there.
 sub guide_life
 {
 	my ($name, $kms, %options) = @_;
-
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	local %ENV = (%ENV, %{ $options{env} // {} });
-	subtest $name => sub { _life($name, $kms, %options) };
-	return;
-}
-
-sub _life
-{
-	my ($name, $kms, %options) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 	my $paths = $node->basedir . '/path';
 	my $certs = $node->basedir . '/kmip-certs';
@@ -126,7 +119,6 @@ sub _life
 	$node->init;
 	$node->append_conf('postgresql.conf', "log_min_messages = info\n");
 	$node->start;
-	my $first_log = $node->logfile;
 
 	# What the guide calls /path/to
 	mkdir $paths or die;
@@ -305,13 +297,13 @@ sub _life
 	{
 		if ($block->{not_run})
 		{
-			note "guide, $block->{name}: not run: $block->{not_run}";
+			note "$name, $block->{name}: not run: $block->{not_run}";
 			next;
 		}
-		note "guide, $block->{name}: without \"$_\": $block->{without}{$_}"
+		note "$name, $block->{name}: without \"$_\": $block->{without}{$_}"
 		  foreach sort keys %{ $block->{without} };
 		my $output = eval { $run{ $block->{kind} }->($here->($block->{text})) };
-		is($@, '', "guide, $block->{name}");
+		is($@, '', "$name, $block->{name}");
 		last if $@;
 		# Functions that return nothing print an empty line.
 		$output =~ s/^\n+//gm;
@@ -323,6 +315,17 @@ sub _life
 	_errors($node, $kms, $sql, $rows, $certs);
 	is_deeply([ in_clear($node) ], [], 'nothing in clear on disk');
 	$node->stop;
+	return;
+}
+
+# Another content for a file, of mode 0400
+sub _replace
+{
+	my ($file, $content) = @_;
+
+	unlink $file or die "could not remove $file: $!";
+	append_to_file($file, $content);
+	chmod 0400, $file or die;
 	return;
 }
 
@@ -355,15 +358,28 @@ sub _errors
 	);
 	like($err, $failed, 'a key that is not there');
 
-	# The owner of the keys is who made them.
+	# The keys are of the client that made them.
 	my ($cert, $key) = $kms->certificate('stranger', 'stranger');
-	my $change = $kms->provider_sql(
-		'kms_provider', 'global',
-		verb => 'change',
-		cert => $cert,
-		key => $key);
-	($ret, $out, $err) = $node->psql('postgres', $change);
+	($ret, $out, $err) = $node->psql(
+		'postgres',
+		$kms->provider_sql(
+			'kms_provider', 'global',
+			verb => 'change',
+			cert => $cert,
+			key => $key));
+	like(
+		$err,
+		qr/ERROR:  key provider "kms_provider" does not return principal key "key_0\d", which is in use\nDETAIL:  ./,
+		'a change to a client that may not have the keys');
+	my %files = (
+		"$certs/client_cert.pem" => $cert,
+		"$certs/client_key.pem" => $key);
+	my %were = map { $_ => slurp_file($_) } keys %files;
+	_replace($_, slurp_file($files{$_})) foreach keys %files;
+	($ret, $out, $err) = $node->psql('postgres', 'SELECT pg_tde_verify_key()');
 	like($err, $failed, 'a client that may not have the key');
+	$rows->('... and rows');
+	_replace($_, $were{$_}) foreach keys %files;
 	$sql->('SELECT pg_tde_verify_key()');
 
 	#
@@ -382,8 +398,10 @@ sub _errors
 	is($node->start(fail_ok => 1), 0, 'KMS down: no start');
 	my $log = slurp_file($node->logfile, $from);
 	like($log, $refused, '... and the log says why');
-	like($log, qr/key_02/, '... and for which key');
-	like($log, qr/kms_provider/, '... of which provider');
+	like(
+		$log,
+		qr/FATAL:  failed to retrieve principal key "key_0\d" from key provider "kms_provider"/,
+		'... and for which key');
 
 	$kms->start;
 	$node->start;
