@@ -85,6 +85,41 @@ sub run_page
 	return %result;
 }
 
+# Every link inside the manual leads somewhere.
+sub anchors
+{
+	my ($file) = @_;
+	my %anchors;
+
+	foreach my $heading (slurp_file($file) =~ /^#+ +(.*?)\s*$/mg)
+	{
+		my $anchor = lc $heading;
+		$anchor =~ s/\[([^\]]*)\]\([^)]*\)/$1/g;
+		$anchor =~ s/[^\w\- ]//g;
+		$anchor =~ tr/ /-/;
+		$anchors{$anchor} = 1;
+	}
+	return \%anchors;
+}
+
+my @broken;
+foreach my $page (glob("$doc/*.md $doc/programs/*.md"))
+{
+	my $text = slurp_file($page);
+
+	$text =~ s/^```.*?^```$//msg;
+	foreach my $link ($text =~ /\]\(([^)\s]+)\)/g)
+	{
+		next if $link =~ /^https?:/;
+		my ($file, $anchor) = $link =~ /^([^#]*)(?:#(.*))?$/;
+		my $target = $file eq '' ? $page : dirname($page) . "/$file";
+
+		push @broken, basename($page) . ": $link"
+		  unless -e $target && (!defined $anchor || anchors($target)->{$anchor});
+	}
+}
+is(join("\n", @broken), '', 'links of the manual');
+
 my %quick = run_page('quick-start');
 my $all = join('', map { $quick{$_} } sort { $a <=> $b } keys %quick);
 like($quick{3}, qr/^t$/m, 'quick start: the table is encrypted');
