@@ -12,8 +12,9 @@
  *	  test_keyring ... OPTIONS create NAME [LENGTH]
  *	  test_keyring ... OPTIONS many PREFIX COUNT
  *
- * prints "OK" and the key in hex, or the status, the message and the hint, one
- * a line.  -c cancels the call at once when it asks, -C after that time.
+ * prints "OK" and the key in hex, or the status, the message, the hint and,
+ * if there is one, the detail, one a line.  -c cancels the call at once when
+ * it asks, -C after that time; -e has signals interrupt its system calls.
  *
  * For the rest see keyring_torture.c.
  *
@@ -26,6 +27,7 @@
 #include "postgres_fe.h"
 
 #include <signal.h>
+#include <sys/time.h>
 
 #include "common/logging.h"
 #include "getopt_long.h"
@@ -59,6 +61,22 @@ cancel_later(void *arg)
 	return INSTR_TIME_GET_MILLISEC(now) >= *(double *) arg;
 }
 
+static void
+interrupted(int signo)
+{
+}
+
+/* From now on, system calls are interrupted every few milliseconds. */
+static void
+interrupt_often(void)
+{
+	struct sigaction action = {.sa_handler = interrupted};	/* no restart */
+	struct itimerval often = {{0, 3000}, {0, 3000}};
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
+}
+
 static int
 report(TdeKeyringStatus status, const TdeKeyringError *error,
 	   const TdePrincipalKey *key)
@@ -67,7 +85,11 @@ report(TdeKeyringStatus status, const TdeKeyringError *error,
 		pg_fatal("status %d returned, %d in error", status, error->status);
 	printf("%s\n", status_name(status));
 	if (status != TDE_KEYRING_OK)
+	{
 		printf("%s\n%s\n", error->message, error->hint);
+		if (error->detail[0])
+			printf("%s\n", error->detail);
+	}
 	if (key)
 	{
 		if (status != TDE_KEYRING_OK)
@@ -126,7 +148,7 @@ main(int argc, char **argv)
 	pg_logging_init(argv[0]);
 	signal(SIGXFSZ, SIG_IGN);	/* as servers do */
 
-	while ((c = getopt(argc, argv, "D:T:t:cC:")) != -1)
+	while ((c = getopt(argc, argv, "D:T:t:cC:e")) != -1)
 	{
 		switch (c)
 		{
@@ -138,6 +160,9 @@ main(int argc, char **argv)
 				break;
 			case 't':
 				call.timeout_ms = atoi(optarg);
+				break;
+			case 'e':
+				interrupt_often();
 				break;
 			case 'c':
 				call.cancelled = cancel_at_once;

@@ -111,6 +111,15 @@ fail_connect(const Attempts *attempts, TdeKeyringError *error)
 	return tde_keyring_detail(error, "%s", detail);
 }
 
+static TdeKeyringStatus
+fail_late(const char *host, TdeKeyringError *error)
+{
+	return tde_keyring_fail(error, TDE_KEYRING_UNREACHABLE,
+							_("Check that the server works, and speaks KMIP at this port."),
+							_("KMIP server \"%s\" did not answer in time"),
+							host);
+}
+
 /* The same of a connection that was open. */
 static TdeKeyringStatus
 fail_session(TdeTls *tls, const TlsFailure *failure, TdeKeyringError *error)
@@ -129,10 +138,7 @@ fail_session(TdeTls *tls, const TlsFailure *failure, TdeKeyringError *error)
 						 _("KMIP server \"%s\" refused the client certificate"),
 						 text);
 	else if (failure->why == TLS_TIMEOUT)
-		return tde_keyring_fail(error, TDE_KEYRING_UNREACHABLE,
-								_("Check that the server works, and speaks KMIP at this port."),
-								_("KMIP server \"%s\" did not answer in time"),
-								text);
+		return fail_late(text, error);
 	else
 		tde_keyring_fail(error, TDE_KEYRING_UNREACHABLE,
 						 _("Check the server's log; it may not accept the client certificate."),
@@ -249,7 +255,11 @@ tde_tls_open(const TdeTlsParams *params, TdeTls **result,
 TdeKeyringStatus
 tde_tls_reopen(TdeTls *tls, TdeKeyringError *error)
 {
+	char		text[300];
+
 	tls_session_close(&tls->session, true);
+	if (tls_check(&tls->deadline) == TLS_TIMEOUT)
+		return fail_late(host_text(&tls->host, text, sizeof(text)), error);
 	return connect_any(tls, error);
 }
 
