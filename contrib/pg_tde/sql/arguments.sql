@@ -32,6 +32,7 @@ SELECT pg_tde_add_global_key_provider_kmip('k', 'h,,i', 5696, '/c', '/k', '/a');
 SELECT pg_tde_add_global_key_provider_kmip('k', 'h:99999', 5696, '/c', '/k', NULL);
 SELECT pg_tde_add_global_key_provider_kmip('k', 'h', 5696, '/nosuch/c', '/k', NULL);
 SELECT pg_tde_add_global_key_provider('kmip', 'k', '{"host":"h","port":5696,"certPath":"/c","keyPath":"/k","caPath":"/a","tls":1}');
+SELECT pg_tde_add_global_key_provider('kmip', 'k', '{"host":"h","port":5696,"certPath":"/c","keyPath":"/k","kmipVersion":"1.5"}');
 SELECT pg_tde_change_database_key_provider_kmip('nosuch', 'h', 5696, '/c', '/k', '/a');
 SELECT pg_tde_delete_database_key_provider(NULL);
 SELECT pg_tde_delete_global_key_provider(NULL);

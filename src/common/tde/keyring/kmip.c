@@ -19,6 +19,7 @@
 #endif
 
 #include "kmip/client.h"
+#include "kmip/messages.h"
 #include "tls/tls.h"
 
 #define DEFAULT_TIMEOUT_MS	10000
@@ -78,17 +79,48 @@ get_path(const TdeProvider *provider, const char *name, char *path)
 		snprintf(path, KMIP_PATH_LEN, "%s/%s", directory, option);
 }
 
+/*
+ * The highest version of the protocol to use: the highest that both sides
+ * know, unless the option names one.  false if we do not know that.
+ */
+static bool
+get_version(const TdeProvider *provider, TdeKmipVersion *version)
+{
+	char		option[TDE_MAX_PROVIDER_OPTIONS + 1];
+
+	version->major = version->minor = 0;
+	if (!tde_keyring_option(provider, "kmipVersion", option, sizeof(option)) ||
+		option[0] == '\0')
+		return true;
+	for (int i = 0; i < tde_kmip_nversions; i++)
+	{
+		char		name[16];
+
+		*version = tde_kmip_versions[i];
+		snprintf(name, sizeof(name), "%d.%d", version->major, version->minor);
+		if (strcmp(option, name) == 0)
+			return true;
+	}
+	return false;
+}
+
 static TdeKeyringStatus
 kmip_check_options(const TdeProvider *provider, TdeKeyringError *error)
 {
 	char		hosts[TDE_MAX_PROVIDER_OPTIONS + 1];
 	int			port;
+	TdeKmipVersion version;
 
 	if (!tde_keyring_option_int(provider, "port", 1, 65535, &port))
 		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
 								_("KMIP servers usually listen on port 5696."),
 								_("option \"%s\" of key provider \"%s\" must be between %d and %d"),
 								"port", provider->name, 1, 65535);
+	if (!get_version(provider, &version))
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
+								_("It is the highest version to use, from 1.0 to 2.1; without it, client and server agree on the highest that both know."),
+								_("option \"%s\" of key provider \"%s\" is not a version of KMIP"),
+								"kmipVersion", provider->name);
 	if (!tde_keyring_option(provider, "host", hosts, sizeof(hosts)))
 		hosts[0] = '\0';
 	return tde_tls_check_hosts(hosts, error);
@@ -112,6 +144,7 @@ begin_call(const TdeProvider *provider, const TdeKeyringCall *call,
 	TdeKeyringStatus status;
 	KmipCall   *kmip = calloc(1, sizeof(KmipCall));
 	TdeTlsParams *params;
+	TdeKmipVersion version;
 
 	if (kmip == NULL)
 		return tde_keyring_fail(error, TDE_KEYRING_FAILED, NULL,
@@ -123,6 +156,7 @@ begin_call(const TdeProvider *provider, const TdeKeyringCall *call,
 	get_path(provider, "certPath", kmip->cert);
 	get_path(provider, "keyPath", kmip->key);
 	get_path(provider, "caPath", kmip->ca);
+	(void) get_version(provider, &version);
 	params->hosts = kmip->hosts;
 	params->cert_path = kmip->cert;
 	params->key_path = kmip->key;
@@ -138,7 +172,7 @@ begin_call(const TdeProvider *provider, const TdeKeyringCall *call,
 		kmip->stream.reopen = stream_reopen;
 		kmip->stream.arg = kmip->tls;
 		kmip->client = tde_kmip_client_create(&kmip->stream,
-											  (TdeKmipVersion) {0, 0}, error);
+											  version, error);
 		if (kmip->client == NULL)
 			status = error->status;
 	}
@@ -216,6 +250,7 @@ static const TdeKeyringOption kmip_options[] = {
 	{"certPath", false, true},
 	{"keyPath", false, true},
 	{"caPath", false, false},
+	{"kmipVersion", false, false},
 	{NULL}
 };
 
