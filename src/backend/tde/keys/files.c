@@ -24,6 +24,12 @@
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
+/* Report that something could not be done with a file, and why, in errno. */
+#define file_trouble(elevel, what, path) \
+	ereport(elevel, \
+			(errcode_for_file_access(), \
+			 errmsg("could not " what " file \"%s\": %m", path)))
+
 char *
 TdeKeyFilePath(const RelFileLocator *rlocator)
 {
@@ -118,14 +124,10 @@ tde_read_file(const char *path, size_t *len)
 	{
 		if (errno == ENOENT)
 			return NULL;
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not open file \"%s\": %m", path)));
+		file_trouble(ERROR, "open", path);
 	}
 	if (fstat(fd, &st) < 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not stat file \"%s\": %m", path)));
+		file_trouble(ERROR, "stat", path);
 	if (st.st_size > MaxAllocSize / 2)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -140,17 +142,13 @@ tde_read_file(const char *path, size_t *len)
 		if (r < 0 && errno == EINTR)
 			continue;
 		if (r < 0)
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not read file \"%s\": %m", path)));
+			file_trouble(ERROR, "read", path);
 		if (r == 0)
 			break;
 		n += r;
 	}
 	if (CloseTransientFile(fd) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not close file \"%s\": %m", path)));
+		file_trouble(ERROR, "close", path);
 	*len = n;
 	return data;
 }
@@ -178,9 +176,7 @@ tde_write_temp_file(const char *path, const uint8 *data, size_t len,
 	temp_path(path, temp);
 	fd = OpenTransientFile(temp, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY);
 	if (fd < 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not create file \"%s\": %m", temp)));
+		file_trouble(ERROR, "create", temp);
 	while (n < len)
 	{
 		ssize_t		r;
@@ -196,20 +192,14 @@ tde_write_temp_file(const char *path, const uint8 *data, size_t len,
 			CloseTransientFile(fd);
 			unlink(temp);
 			errno = save_errno;
-			ereport(ERROR,
-					(errcode_for_file_access(),
-					 errmsg("could not write file \"%s\": %m", temp)));
+			file_trouble(ERROR, "write", temp);
 		}
 		n += r;
 	}
 	if (durable && pg_fsync(fd) != 0)
-		ereport(data_sync_elevel(ERROR),
-				(errcode_for_file_access(),
-				 errmsg("could not fsync file \"%s\": %m", temp)));
+		file_trouble(data_sync_elevel(ERROR), "fsync", temp);
 	if (CloseTransientFile(fd) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not close file \"%s\": %m", temp)));
+		file_trouble(ERROR, "close", temp);
 }
 
 /*
@@ -231,7 +221,5 @@ tde_remove_temp_file(const char *path)
 
 	temp_path(path, temp);
 	if (unlink(temp) < 0 && errno != ENOENT)
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("could not remove file \"%s\": %m", temp)));
+		file_trouble(LOG, "remove", temp);
 }
