@@ -78,32 +78,36 @@ count_in_memory(const uint8 *masked, int n)
 
 typedef uint8 Pattern[PATTERN];
 
-/* Half a key in binary, a quarter of it in hex, 3/8 of it in base64. */
+/*
+ * Half a key in binary, a quarter of it in hex, 3/8 of it in base64: pieces
+ * from the middle, since free() writes over the beginning.
+ */
 static void
 make_patterns(const TdePrincipalKey *key, Pattern patterns[3])
 {
 	static const char digits[] = "0123456789abcdef";
 	char		base64[PATTERN];
 
-	if (pg_b64_encode(key->key, 12, base64, sizeof(base64)) != PATTERN)
+	if (pg_b64_encode(key->key + 12, 12, base64, sizeof(base64)) != PATTERN)
 		pg_fatal("could not encode");
 	for (int i = 0; i < PATTERN; i++)
 	{
-		patterns[0][i] = key->key[i] ^ MASK;
-		patterns[1][i] = digits[i % 2 ? key->key[i / 2] & 15 :
-								key->key[i / 2] >> 4] ^ MASK;
+		uint8		byte = key->key[8 + i / 2];
+
+		patterns[0][i] = key->key[16 + i] ^ MASK;
+		patterns[1][i] = digits[i % 2 ? byte & 15 : byte >> 4] ^ MASK;
 		patterns[2][i] = base64[i] ^ MASK;
 	}
 	tde_wipe(base64, sizeof(base64));
 }
 
-/* The first bytes of a file that holds a token. */
+/* A token, from its ninth byte. */
 static void
 read_token(const char *path, Pattern pattern)
 {
 	int			fd = open(path, O_RDONLY);
 
-	if (fd < 0 || read(fd, pattern, PATTERN) != PATTERN)
+	if (fd < 0 || pread(fd, pattern, PATTERN, 8) != PATTERN)
 		pg_fatal("could not read \"%s\": %m", path);
 	close(fd);
 	for (int i = 0; i < PATTERN; i++)
