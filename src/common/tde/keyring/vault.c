@@ -24,34 +24,20 @@
 #include "postgres.h"
 #endif
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-
 #include "http.h"
 #include "secret_file.h"
 #include "tde/cipher.h"
 #include "tde/keyring.h"
 #include "vault_json.h"
+#include "vault_options.h"
 
 #define DEFAULT_TIMEOUT_MS	10000
 
 #define MAX_TOKEN			8192
 
-/* An option, and one that is percent-encoded. */
-#define OPTION_LEN			(TDE_MAX_PROVIDER_OPTIONS + 1)
+/* A path below the mount path, percent-encoded. */
 #define PATH_LEN			(3 * (TDE_MAX_PROVIDER_OPTIONS + \
 								  TDE_MAX_KEY_NAME) + 64)
-
-/* A provider's options as this file uses them. */
-typedef struct Vault
-{
-	char		url[OPTION_LEN];	/* without a slash at the end */
-	char		mount[OPTION_LEN];	/* without slashes at its ends */
-	char		token_path[OPTION_LEN];
-	char		ca_path[OPTION_LEN];	/* or empty */
-	char		namespace[OPTION_LEN];	/* or empty */
-} Vault;
 
 /* An answer with what it is about, for messages. */
 typedef struct Reply
@@ -62,153 +48,6 @@ typedef struct Reply
 	bool		is_json;
 	VaultAnswer answer;
 } Reply;
-
-/* ---- options ---- */
-
-static void
-get_options(const TdeProvider *provider, Vault *vault)
-{
-	size_t		start;
-	size_t		len;
-
-#define GET(name, member) \
-	if (!tde_keyring_option(provider, name, vault->member, OPTION_LEN)) \
-		vault->member[0] = '\0'
-	GET("url", url);
-	GET("mountPath", mount);
-	GET("tokenPath", token_path);
-	GET("caPath", ca_path);
-	GET("namespace", namespace);
-#undef GET
-
-	/* but for those of a URL that is nothing else */
-	len = strlen(vault->url);
-	while (len > strlen("https://") && vault->url[len - 1] == '/')
-		vault->url[--len] = '\0';
-	start = strspn(vault->mount, "/");
-	memmove(vault->mount, vault->mount + start,
-			strlen(vault->mount + start) + 1);
-	len = strlen(vault->mount);
-	while (len > 0 && vault->mount[len - 1] == '/')
-		vault->mount[--len] = '\0';
-}
-
-/*
- * Is the host of this URL this machine?  A name other than "localhost" may
- * resolve to anything.
- */
-static bool
-is_loopback(const char *url)
-{
-	const char *host = strstr(url, "://") + 3;
-	size_t		len;
-	char		copy[64];
-	struct in_addr addr;
-
-	if (host[0] == '[')
-	{
-		len = strcspn(++host, "]/");
-		if (host[len] != ']' || strcspn(host + len + 1, ":/") != 0)
-			return false;
-	}
-	else
-		len = strcspn(host, ":/");
-	if (len >= sizeof(copy))
-		return false;
-	memcpy(copy, host, len);
-	copy[len] = '\0';
-	return pg_strcasecmp(copy, "localhost") == 0 ||
-		strcmp(copy, "::1") == 0 ||
-		(inet_pton(AF_INET, copy, &addr) == 1 &&
-		 (ntohl(addr.s_addr) >> 24) == 127);
-}
-
-static bool
-is_printable(const char *text)
-{
-	for (; *text != '\0'; text++)
-		if (*text <= ' ' || *text >= 0x7f)
-			return false;
-	return true;
-}
-
-/*
- * Is this a path that stays below where it is put, as each of its parts is
- * the name of something?
- */
-static bool
-is_plain_path(const char *path)
-{
-	for (;;)
-	{
-		size_t		len = strcspn(path, "/");
-
-		if (len == 0 || (len == 1 && path[0] == '.') ||
-			(len == 2 && path[0] == '.' && path[1] == '.'))
-			return false;
-		if (path[len] == '\0')
-			return true;
-		path += len + 1;
-	}
-}
-
-static TdeKeyringStatus
-check_url(const TdeProvider *provider, const char *url, TdeKeyringError *error)
-{
-	bool		https = strncmp(url, "https://", 8) == 0;
-	const char *authority;
-
-	if (!https && strncmp(url, "http://", 7) != 0)
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
-								_("An example: \"https://vault.example.com:8200\"."),
-								_("option \"url\" of key provider \"%s\" does not begin with \"https://\""),
-								provider->name);
-	authority = strstr(url, "://") + 3;
-	if (strcspn(authority, "/:") == 0 || !is_printable(url) ||
-		strpbrk(url, "@?#\\\"") != NULL)
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
-								_("An example: \"https://vault.example.com:8200\"."),
-								_("option \"url\" of key provider \"%s\" is not a scheme, host, port and path"),
-								provider->name);
-	if (!https && !is_loopback(url))
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
-								_("Use \"https://\". Without it the token and all keys can be read on the network; only \"localhost\" and loopback addresses may be used so."),
-								_("option \"url\" of key provider \"%s\" begins with \"http://\", but its host is not this machine"),
-								provider->name);
-	return TDE_KEYRING_OK;
-}
-
-static TdeKeyringStatus
-vault_check_options(const TdeProvider *provider, TdeKeyringError *error)
-{
-	TdeKeyringStatus status;
-	Vault		vault;
-
-	get_options(provider, &vault);
-	status = check_url(provider, vault.url, error);
-	if (status != TDE_KEYRING_OK)
-		return status;
-	if (!is_plain_path(vault.mount))
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
-								_("Give the path at which the secrets engine is mounted, for instance \"secret\"."),
-								_("option \"mountPath\" of key provider \"%s\" is not a path"),
-								provider->name);
-	if (!is_absolute_path(vault.token_path))
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
-								_("Give the absolute path of a file that contains the token."),
-								_("option \"tokenPath\" of key provider \"%s\" is not an absolute path"),
-								provider->name);
-	if (vault.ca_path[0] != '\0' && !is_absolute_path(vault.ca_path))
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
-								_("Give the absolute path of a file, or directory, of CA certificates."),
-								_("option \"caPath\" of key provider \"%s\" is not an absolute path"),
-								provider->name);
-	if (!is_printable(vault.namespace))
-		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS, NULL,
-								_("option \"namespace\" of key provider \"%s\" contains a space or a character that cannot be printed"),
-								provider->name);
-	return TDE_KEYRING_OK;
-}
 
 /* ---- asking ---- */
 
@@ -231,7 +70,7 @@ read_token(const Vault *vault, TdeSecret *secret, char **token,
 	*token = secret->data + strspn(secret->data, " \t\r\n");
 
 	/* a zero byte inside is not printable, either */
-	if (**token == '\0' || !is_printable(*token) ||
+	if (**token == '\0' || !vault_is_printable(*token) ||
 		strlen(*token) != secret->len - (*token - secret->data))
 	{
 		status = tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
@@ -295,7 +134,7 @@ ask(const Vault *vault, const char *url, const char *body,
 	char	   *token;
 	char	   *token_header;
 	size_t		token_header_size;
-	char		namespace_header[OPTION_LEN + 32];
+	char		namespace_header[VAULT_OPTION_LEN + 32];
 	const char *headers[6] = {0};
 	int			n = 0;
 	bool		locked;
@@ -423,13 +262,13 @@ static TdeKeyringStatus
 locate_key(const Vault *vault, const char *name, char *url, char *path,
 		   TdeKeyringError *error)
 {
-	if (!is_plain_path(name))
+	if (!vault_is_plain_path(name))
 		return tde_keyring_fail(error, TDE_KEYRING_FAILED,
 								_("The name must not begin or end with a slash, and no part of it between slashes may be empty, \".\" or \"..\"."),
 								_("key name \"%s\" cannot be used with a Vault server"),
 								name);
 	snprintf(path, PATH_LEN, "%s/data/%s", vault->mount, name);
-	snprintf(url, OPTION_LEN + PATH_LEN, "%s/v1/", vault->url);
+	snprintf(url, VAULT_OPTION_LEN + PATH_LEN, "%s/v1/", vault->url);
 	append_encoded(url, path);
 	return TDE_KEYRING_OK;
 }
@@ -490,10 +329,10 @@ vault_fetch(const TdeProvider *provider, const char *name,
 	TdeKeyringStatus status;
 	Vault		vault;
 	Reply		reply = {.vault = &vault};
-	char		url[OPTION_LEN + PATH_LEN];
+	char		url[VAULT_OPTION_LEN + PATH_LEN];
 	char		path[PATH_LEN];
 
-	get_options(provider, &vault);
+	vault_get_options(provider, &vault);
 	status = locate_key(&vault, name, url, path, error);
 	if (status != TDE_KEYRING_OK)
 		return status;
@@ -506,14 +345,38 @@ vault_fetch(const TdeProvider *provider, const char *name,
 }
 
 /*
+ * Is there a secret, be it deleted, in the way of one to be made?  Its server
+ * says so itself only to a token that may overwrite it; others are denied.
+ */
+static bool
+secret_exists(const Reply *refusal, const char *url,
+			  const TdeKeyringCall *call)
+{
+	Reply		reply = {.vault = refusal->vault,.path = refusal->path};
+	TdeKeyringError error;
+	bool		exists;
+
+	if (refusal->status == 400)
+		return strstr(refusal->answer.error,
+					  "check-and-set parameter did not match") != NULL;
+	if (refusal->status != 403)
+		return false;
+	exists = ask(refusal->vault, url, NULL, call, &reply,
+				 &error) == TDE_KEYRING_OK && reply.answer.has_data &&
+		(reply.status == 200 || reply.answer.deleted || reply.answer.destroyed);
+	tde_wipe(&reply, sizeof(reply));
+	return exists;
+}
+
+/*
  * Where a failure leaves it open whether the key was made, the message may
  * say "exists" the next time; the key is as good as if it had been told.
  */
 static TdeKeyringStatus
-check_created(const Reply *reply, const char *name, TdeKeyringError *error)
+check_created(const Reply *reply, const char *name, const char *url,
+			  const TdeKeyringCall *call, TdeKeyringError *error)
 {
-	if (reply->status == 400 &&
-		strstr(reply->answer.error, "check-and-set parameter did not match"))
+	if (secret_exists(reply, url, call))
 		return tde_keyring_fail(error, TDE_KEYRING_EXISTS,
 								_("A key of which only deleted versions are left counts as well."),
 								_("key \"%s\" already exists on server \"%s\" (\"%s\")"),
@@ -533,11 +396,11 @@ vault_create(const TdeProvider *provider, const char *name, int keylen,
 	TdeKeyringStatus status;
 	Vault		vault;
 	Reply		reply = {.vault = &vault};
-	char		url[OPTION_LEN + PATH_LEN];
+	char		url[VAULT_OPTION_LEN + PATH_LEN];
 	char		path[PATH_LEN];
 	char		body[VAULT_CREATE_LEN];
 
-	get_options(provider, &vault);
+	vault_get_options(provider, &vault);
 	status = locate_key(&vault, name, url, path, error);
 	if (status != TDE_KEYRING_OK)
 		return status;
@@ -550,7 +413,7 @@ vault_create(const TdeProvider *provider, const char *name, int keylen,
 	status = ask(&vault, url, body, call, &reply, error);
 	tde_wipe(body, sizeof(body));
 	if (status == TDE_KEYRING_OK)
-		status = check_created(&reply, name, error);
+		status = check_created(&reply, name, url, call, error);
 	tde_wipe(&reply, sizeof(reply));
 	return status;
 }
@@ -566,9 +429,9 @@ vault_validate(const TdeProvider *provider, const TdeKeyringCall *call,
 	TdeKeyringStatus status;
 	Vault		vault;
 	Reply		reply = {.vault = &vault};
-	char		url[OPTION_LEN + PATH_LEN];
+	char		url[VAULT_OPTION_LEN + PATH_LEN];
 
-	get_options(provider, &vault);
+	vault_get_options(provider, &vault);
 	reply.path = vault.mount;
 	snprintf(url, sizeof(url), "%s/v1/sys/internal/ui/mounts/", vault.url);
 	append_encoded(url, vault.mount);
