@@ -156,6 +156,8 @@ VACUUM FULL pg_description;
 
 -- a database without the extension, or without a key
 RESET pg_tde.enforce_encryption;
+ALTER SEQUENCE new_seq RESTART;
+SELECT pg_tde_is_encrypted('new_seq');
 SET client_min_messages = warning;
 RESET search_path;
 DROP SCHEMA enf, s CASCADE;
