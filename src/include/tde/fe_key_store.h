@@ -12,11 +12,91 @@
 #ifndef TDE_FE_KEY_STORE_H
 #define TDE_FE_KEY_STORE_H
 
+#include "tde/key_record.h"
+#include "tde/keyring.h"
+#include "tde/provider.h"
+#include "tde/scope.h"
+
 /*
  * Copy the key store of a stopped cluster into another one, which must have
  * none.  Does nothing if the first has none.  Ends the program with a message
  * on failure.  The caller sees to it that the copies are fsynced.
  */
 extern void tde_copy_key_store(const char *from_pgdata, const char *to_pgdata);
+
+/* ---- reading (read_key_store.c) ---- */
+
+/*
+ * The functions below return NULL, or false, where there is nothing (*problem
+ * is NULL then) or it cannot be used (*problem says why; it is palloc'd).
+ */
+
+/*
+ * The scope keys of a database, or of the server, wrapped.  Free with
+ * tde_fe_free_scope(), which wipes.
+ */
+extern TdeScope *tde_fe_read_scope(const char *pgdata, TdeScopeKind kind,
+								   Oid dbOid, char **problem);
+extern void tde_fe_free_scope(TdeScope *scope);
+
+/* A list of providers; dbOid InvalidOid for the global one. */
+extern TdeProviderList *tde_fe_read_providers(const char *pgdata, Oid dbOid,
+											  char **problem);
+
+/*
+ * The key of a relation.  With a scope whose keys are unwrapped the key is
+ * unwrapped too, and so authenticated; *orphan tells that the scope has no
+ * such generation.  With scope NULL the record is only decoded.
+ */
+extern bool tde_fe_read_key(const char *pgdata, const RelFileLocator *locator,
+							const TdeScope *scope, TdeKey *key,
+							bool *orphan, char **problem);
+
+/*
+ * The databases that have a directory in the key store, sorted; palloc'd.
+ * None if there is no key store.
+ */
+extern Oid *tde_fe_list_databases(const char *pgdata, int *n);
+
+/* The relations of a database that have key files; palloc'd. */
+extern RelFileLocator *tde_fe_list_keys(const char *pgdata, Oid dbOid, int *n);
+
+/* A provider of a list, or NULL. */
+extern TdeProvider *tde_fe_find_provider(const TdeProviderList *list,
+										 const char *name);
+extern TdeProvider *tde_fe_find_provider_by_id(const TdeProviderList *list,
+											   int32 id);
+
+/*
+ * Does nothing need the keys of a scope any more?  (No principal key is set,
+ * and the last key under it is gone.)
+ */
+extern bool tde_fe_scope_is_over(const char *pgdata, const TdeScope *scope);
+
+/* "default key", "server key", "database 5"; palloc'd and translated */
+extern char *tde_fe_scope_name(TdeScopeKind kind, Oid dbOid);
+
+/* ---- principal keys (unwrap_scope.c) ---- */
+
+/*
+ * Ask a provider for the principal key of a scope and unwrap the scope keys;
+ * false, with *error, if it does not return the very key.  Each key is asked
+ * for once in the life of the program.
+ */
+extern bool tde_fe_unwrap_scope(TdeScope *scope, const TdeProvider *provider,
+								TdeKeyringError *error);
+
+/* How many principal keys were asked for. */
+extern int	tde_fe_principals_asked(void);
+
+/* ---- writing ---- */
+
+/*
+ * Replace a list of providers, durably.  Its change number stays: what the
+ * server changes later counts more, here and on standbys.  Ends the program
+ * with a message on failure.
+ */
+extern void tde_fe_write_providers(const char *pgdata,
+								   const TdeProviderList *list);
 
 #endif							/* TDE_FE_KEY_STORE_H */

@@ -1,0 +1,133 @@
+# Copyright (c) 2026, the Coffer authors
+
+# The worker that asks whether the principal keys in use were revoked: what it
+# reports, what it does, and that it is not there unless asked for.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use TdeTest;
+
+my $node = tde_node('main', allows_streaming => 1);
+$node->start;
+tde_setup($node);
+my $ring = tde_keyring($node);
+my $workers =
+  q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_tde key state poll'};
+
+$node->safe_psql('postgres', 'CREATE DATABASE own');
+tde_setup($node, 'own');
+$node->safe_psql(
+	'own', q{
+	SELECT pg_tde_create_key_using_global_key_provider('k1', 'ring');
+	SELECT pg_tde_set_key_using_global_key_provider('k1', 'ring');
+	CREATE TABLE t USING tde_heap AS SELECT g FROM generate_series(1, 1000) g});
+$node->safe_psql('postgres',
+	'CREATE TABLE t USING tde_heap AS SELECT g FROM generate_series(1, 1000) g');
+is($node->safe_psql('postgres', $workers), 0, 'no worker by default');
+
+# Put a key line into the keyring, or take it out.
+my $content = slurp_bytes($ring);
+
+sub write_ring
+{
+	my ($new) = @_;
+	unlink "$ring.new";
+	append_to_file("$ring.new", $new);
+	chmod 0600, "$ring.new" or die;
+	rename("$ring.new", $ring) or die;
+	return;
+}
+
+#
+# On, and nothing to report
+#
+$node->append_conf('postgresql.conf', 'pg_tde.key_state_poll_interval = 1s');
+my $from = -s $node->logfile;
+$node->restart;
+$node->poll_query_until('postgres', $workers, '1') or die;
+$node->wait_for_log(qr/operation=check key="k1" provider="ring" .*outcome=success/, $from);
+unlike(slurp_file($node->logfile, $from), qr/WARNING/, 'all keys are active');
+
+#
+# The provider is away: logged, and nothing else
+#
+rename($ring, "$ring.away") or die;
+$from = -s $node->logfile;
+$node->wait_for_log(
+	qr/LOG:  could not ask key provider "ring" for the state of principal key "k1"\n.*DETAIL:  could not open keyring file "\Q$ring\E"/,
+	$from);
+$node->append_conf('postgresql.conf', 'pg_tde.key_state_action = shutdown');
+$node->reload;
+sleep 3;
+is($node->safe_psql('own', 'SELECT count(*) FROM t'), 1000,
+	'no answer is no reason to stop');
+rename("$ring.away", $ring) or die;
+$node->adjust_conf('postgresql.conf', 'pg_tde.key_state_action', 'log');
+$node->reload;
+
+#
+# Destroyed
+#
+my $other = tde_node('other');
+$other->start;
+tde_setup($other);
+my $other_ring = tde_keyring($other);
+$other->stop;
+
+# a valid keyring without key "k1", with another "default"
+$from = -s $node->logfile;
+write_ring(slurp_bytes($other_ring));
+$node->wait_for_log(
+	qr/WARNING:  key provider "ring" reports principal key "k1" as destroyed\n.*DETAIL:  It is in use: 1 database\.\n.*HINT:  Set another/,
+	$from);
+is($node->safe_psql('own', 'SELECT count(*) FROM t'), 1000,
+	'the server goes on by default');
+
+# A standby asks for itself.
+write_ring($content);
+$node->backup('copy');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'copy', has_streaming => 1);
+$standby->start;
+is($standby->safe_psql('postgres', $workers), 1, 'a worker on the standby');
+$standby->append_conf('postgresql.conf', 'pg_tde.key_state_action = shutdown');
+$standby->reload;
+my $standby_from = -s $standby->logfile;
+
+$from = -s $node->logfile;
+$node->append_conf('postgresql.conf', 'pg_tde.key_state_action = shutdown');
+$node->reload;
+write_ring(slurp_bytes($other_ring));
+foreach my $n ($node, $standby)
+{
+	my $name = $n->name;
+	my $start = $n == $node ? $from : $standby_from;
+	$n->wait_for_log(
+		qr/LOG:  shutting down because of the state of a principal key\n/, $start);
+	$n->wait_for_log(qr/database system is shut down/, $start);
+	for my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		last if !-e $n->data_dir . '/postmaster.pid';
+		select(undef, undef, undef, 0.1);
+	}
+	$n->_update_pid(0);
+	unlike(slurp_file($n->logfile, $start), qr/PANIC|TRAP:/, "$name: no other end");
+}
+my ($control) = run_command([ 'pg_controldata', $node->data_dir ]);
+like($control, qr/Database cluster state:\s+shut down\n/, 'a clean shutdown');
+
+# The key provider decides over the start.
+is($node->start(fail_ok => 1), 0, 'no start without the key');
+write_ring($content);
+$node->start;
+is($node->safe_psql('own', 'SELECT count(*) FROM t'), 1000,
+	'with it, everything is there');
+$node->stop;
+
+done_testing();
