@@ -63,6 +63,7 @@ typedef struct TdeScopeGeneration
 } TdeScopeGeneration;
 
 #define TDE_SCOPE_MAX_GENERATIONS	4096
+#define TDE_SCOPE_GENERATION_LEN	88	/* bytes, encoded */
 
 typedef struct TdeScope
 {

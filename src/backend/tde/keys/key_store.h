@@ -56,10 +56,14 @@ typedef struct TdeCachePartition
  * does not need the providers.  An entry of theirs counts while it is marked
  * valid, which is done last and undone first, so a process that dies in the
  * middle leaves no half-made one.
+ *
+ * The table of generations is the one that grows with time, by one entry for
+ * each database at each rotation.  It is made at the start of the server, for
+ * twice the generations that there are then.
  */
 #define TDE_MAX_SCOPES			8192
-#define TDE_MAX_GENERATIONS		32768
-#define TDE_MAX_PRINCIPALS		512
+#define TDE_MIN_GENERATIONS		32768
+#define TDE_MAX_PRINCIPALS		2048
 
 typedef struct TdeScopeSlot
 {
@@ -120,9 +124,12 @@ typedef struct TdeShared
 	TdeScopeSlot scopes[TDE_MAX_SCOPES];
 	int			nscopes;		/* present ones */
 	int			ngenerations;	/* valid ones */
-	TdeGenerationSlot generations[TDE_MAX_GENERATIONS];
+	int			generation_slots;	/* of which 3/4 may be used */
+	int			next_principal; /* that makes room for another */
 	TdePrincipalSlot principals[TDE_MAX_PRINCIPALS];
 	TdeCachePartition partitions[TDE_CACHE_PARTITIONS];
+
+	TdeGenerationSlot generations[FLEXIBLE_ARRAY_MEMBER];
 } TdeShared;
 
 extern TdeShared *tde_shared;
@@ -247,6 +254,7 @@ extern void tde_log_and_install_keys(const TdeKey *keys, const uint8 *records,
 
 /* ---- scopes (scopes.c) ---- */
 
+extern int	tde_max_generations(void);
 extern bool tde_generation_key(const TdeId *id, uint8 *key);
 extern void tde_generation_remember(const TdeId *id, const uint8 *key);
 extern void tde_generations_forget(const TdeScope *scope);

@@ -225,7 +225,7 @@ TdeGetCaches(TdeCacheInfo caches[TDE_CACHES])
 	scopes->max_entries = TDE_MAX_SCOPES * 3 / 4;
 	generations->name = "scope_keys";
 	generations->entries = tde_shared->ngenerations;
-	generations->max_entries = TDE_MAX_GENERATIONS * 3 / 4;
+	generations->max_entries = tde_max_generations();
 	principals->name = "principal_keys";
 	principals->max_entries = TDE_MAX_PRINCIPALS;
 	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)

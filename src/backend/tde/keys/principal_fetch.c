@@ -89,8 +89,8 @@ tde_principal_get(Oid dbOid, const TdePrincipalRef *ref, TdePrincipalKey *key)
 }
 
 /*
- * Keep a principal key that was found to be right.  It is a convenience: if
- * there is no room it will be fetched again.
+ * Keep a principal key that was found to be right.  It is a convenience: one
+ * that had to make room will be fetched again.
  */
 void
 tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
@@ -103,17 +103,21 @@ tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 	for (int i = 0; slot == NULL && i < TDE_MAX_PRINCIPALS; i++)
 		if (!pg_atomic_read_u32(&tde_shared->principals[i].valid))
 			slot = &tde_shared->principals[i];
-	if (slot)
+	if (slot == NULL)
 	{
-		pg_atomic_write_u32(&slot->valid, 0);
-		pg_write_barrier();
-		slot->dbOid = dbOid;
-		slot->provider_id = ref->provider_id;
-		strlcpy(slot->key_name, ref->key_name, sizeof(slot->key_name));
-		slot->key = *key;
-		pg_write_barrier();
-		pg_atomic_write_u32(&slot->valid, 1);
+		tde_shared->next_principal =
+			(tde_shared->next_principal + 1) % TDE_MAX_PRINCIPALS;
+		slot = &tde_shared->principals[tde_shared->next_principal];
 	}
+	pg_atomic_write_u32(&slot->valid, 0);
+	pg_write_barrier();
+	tde_wipe(&slot->key, sizeof(slot->key));
+	slot->dbOid = dbOid;
+	slot->provider_id = ref->provider_id;
+	strlcpy(slot->key_name, ref->key_name, sizeof(slot->key_name));
+	slot->key = *key;
+	pg_write_barrier();
+	pg_atomic_write_u32(&slot->valid, 1);
 	LWLockRelease(&tde_shared->table_lock);
 }
 

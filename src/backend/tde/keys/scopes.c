@@ -73,12 +73,12 @@ generation_slot(const TdeId *id, bool create)
 	uint32		i;
 
 	memcpy(&i, id->b, sizeof(i));	/* ids are random */
-	for (int n = 0; n < TDE_MAX_GENERATIONS; n++, i++)
+	for (int n = 0; n < tde_shared->generation_slots; n++, i++)
 	{
 		TdeGenerationSlot *slot;
 		TdeGenerationState state;
 
-		slot = &tde_shared->generations[i % TDE_MAX_GENERATIONS];
+		slot = &tde_shared->generations[i % tde_shared->generation_slots];
 		state = pg_atomic_read_u32(&slot->state);
 		if (state == TDE_GENERATION_VALID && TdeIdEquals(&slot->id, id))
 			return slot;
@@ -107,6 +107,26 @@ tde_generation_key(const TdeId *id, uint8 *key)
 }
 
 /*
+ * How many generations the table takes.
+ */
+int
+tde_max_generations(void)
+{
+	return tde_shared->generation_slots / 4 * 3;
+}
+
+static void
+too_many_generations(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("too many scope keys"),
+			 errdetail("The server has room for %d, one for each database with encrypted relations and each rotation of its principal key.",
+					   tde_max_generations()),
+			 errhint("Restart the server: when it starts it makes room for twice the scope keys that there are.")));
+}
+
+/*
  * Make a generation's key resident.
  */
 void
@@ -117,7 +137,7 @@ tde_generation_remember(const TdeId *id, const uint8 *key)
 	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
 	slot = generation_slot(id, false);
 	if (slot == NULL &&
-		tde_shared->ngenerations < TDE_MAX_GENERATIONS * 3 / 4)
+		tde_shared->ngenerations < tde_max_generations())
 	{
 		slot = generation_slot(id, true);
 		slot->id = *id;
@@ -129,11 +149,28 @@ tde_generation_remember(const TdeId *id, const uint8 *key)
 	LWLockRelease(&tde_shared->table_lock);
 
 	if (slot == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many scope keys"),
-				 errdetail("The server keeps at most %d, one for each database with encrypted relations and each rotation of its principal key.",
-						   TDE_MAX_GENERATIONS * 3 / 4)));
+		too_many_generations();
+}
+
+/*
+ * Raises an error if the new generations of scopes do not find room.  Caller
+ * holds store_lock, so that they still will when they are remembered.
+ */
+static void
+check_room_for_generations(TdeScope **scopes, int nscopes)
+{
+	int			n;
+
+	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
+	n = tde_shared->ngenerations;
+	for (int i = 0; i < nscopes; i++)
+		for (int j = 0; j < scopes[i]->ngenerations; j++)
+			if (generation_slot(&scopes[i]->generations[j].id, false) == NULL)
+				n++;
+	LWLockRelease(&tde_shared->table_lock);
+
+	if (n > tde_max_generations())
+		too_many_generations();
 }
 
 /*
@@ -165,7 +202,7 @@ void
 tde_generations_recount(void)
 {
 	tde_shared->ngenerations = 0;
-	for (int i = 0; i < TDE_MAX_GENERATIONS; i++)
+	for (int i = 0; i < tde_shared->generation_slots; i++)
 	{
 		TdeGenerationSlot *slot = &tde_shared->generations[i];
 
@@ -586,6 +623,8 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 
 	Assert(LWLockHeldByMeInMode(&tde_shared->store_lock, LW_EXCLUSIVE));
 
+	check_room_for_generations(scopes, nscopes);
+
 	tde_rotation_phase(TDE_ROTATION_WRITING, nscopes);
 	initStringInfo(&body);
 	for (int i = 0; i < nscopes; i++)
@@ -596,9 +635,6 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 		uint32		len32 = (uint32) len;
 
 		check_room_for_scope(scope->kind, scope->dbOid);
-		for (int j = 0; j < scope->ngenerations; j++)
-			tde_generation_remember(&scope->generations[j].id,
-									scope->generations[j].key);
 
 		paths[i] = palloc(MAXPGPATH);
 		tde_make_directory(scope->dbOid);
@@ -610,6 +646,10 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 		pfree(data);
 		tde_rotation_advance();
 	}
+	for (int i = 0; i < nscopes; i++)
+		for (int j = 0; j < scopes[i]->ngenerations; j++)
+			tde_generation_remember(&scopes[i]->generations[j].id,
+									scopes[i]->generations[j].key);
 
 	INJECTION_POINT("tde-scopes-written", NULL);
 	INJECTION_POINT_LOAD("tde-scopes-logged");

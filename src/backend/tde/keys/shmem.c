@@ -21,9 +21,11 @@
 #include "postgres.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "key_store.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "tde/settings.h"
 #include "tde/smgr.h"
 
@@ -36,13 +38,43 @@ TdeRemovalQueue *tde_removals = NULL;
 pg_atomic_uint32 *tde_active_flag = NULL;
 bool		tde_preloaded = false;
 
+static size_t shared_size;
+
 /* Is the shared memory that holds keys locked? */
 static bool locked = false;
+
+/*
+ * How many generations to make room for: for twice those that there are, at a
+ * load of 3/4.  They are not counted one by one: the size of a file tells how
+ * many it can have.
+ */
+static int
+choose_generation_slots(void)
+{
+	int			ndatabases;
+	Oid		   *databases = tde_list_databases(&ndatabases);
+	uint64		n = 0;
+
+	for (int i = 0; i < ndatabases; i++)
+	{
+		char		path[MAXPGPATH];
+		struct stat st;
+
+		tde_scope_path(TDE_SCOPE_DATABASE, databases[i], path);
+		if (stat(path, &st) == 0)
+			n += st.st_size / TDE_SCOPE_GENERATION_LEN;
+	}
+	pfree(databases);
+
+	n = Min(n, PG_INT32_MAX / 8);
+	return Max(TDE_MIN_GENERATIONS, pg_nextpower2_32(n * 8 / 3 + 1));
+}
 
 static void
 make_mappings(void)
 {
 	const char *failed;
+	int			slots;
 
 	failed = tde_cipher_self_test();
 	if (failed)
@@ -51,7 +83,10 @@ make_mappings(void)
 						failed),
 				 errhint("The OpenSSL library in use does not compute what it should; do not use it.")));
 
-	tde_shared = tde_secure_alloc(sizeof(TdeShared), true, &locked);
+	slots = choose_generation_slots();
+	shared_size = offsetof(TdeShared, generations) +
+		sizeof(TdeGenerationSlot) * slots;
+	tde_shared = tde_secure_alloc(shared_size, true, &locked);
 	if (tde_shared == NULL)
 		ereport(FATAL,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
@@ -64,7 +99,8 @@ make_mappings(void)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("could not map shared memory for the removal of encryption keys: %m")));
 
-	for (int i = 0; i < TDE_MAX_GENERATIONS; i++)
+	tde_shared->generation_slots = slots;
+	for (int i = 0; i < slots; i++)
 		pg_atomic_init_u32(&tde_shared->generations[i].state,
 						   TDE_GENERATION_EMPTY);
 	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
@@ -76,7 +112,7 @@ size_t
 TdeGetKeyMemory(bool *is_locked)
 {
 	*is_locked = locked;
-	return sizeof(TdeShared);
+	return shared_size;
 }
 
 void
