@@ -1,0 +1,206 @@
+# Copyright (c) 2026, the Coffer authors
+
+# A thousand databases with scope keys of their own and ten relations each:
+# what a start, a rotation and verification cost, and how often the key
+# provider is called.  First all follow the default key, then each has a
+# principal key of its own.  Then so many rotations that the table of scope
+# keys is full, which a restart mends.
+#
+# Takes some minutes and 8 GB, so it runs only if PG_TEST_EXTRA names it.
+# TDE_DATABASES is the number of databases, 1000 if it is not set.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+use TdeTest;
+
+plan skip_all => 'takes minutes and 8 GB; not enabled in PG_TEST_EXTRA'
+  unless $ENV{PG_TEST_EXTRA}
+  && $ENV{PG_TEST_EXTRA} =~ /\btde_many_databases\b/;
+
+my $databases = $ENV{TDE_DATABASES} || 1000;
+
+# What "in seconds" means, with assertions and on a machine that does other
+# things too.
+my $limit = 30;
+
+my $node = tde_node('main');
+
+# The data is not worth an fsync, the cost of keys on disk is.
+$node->append_conf(
+	'postgresql.conf', q{
+fsync = on
+max_wal_size = 4GB
+checkpoint_timeout = 1h
+autovacuum = off
+pg_tde.log_key_access = off
+});
+$node->start;
+tde_setup($node, 'template1');
+
+# How long did it take, and is that still "seconds"?
+sub timed
+{
+	my ($what, $code) = @_;
+	my $begin = time;
+
+	$code->();
+	my $seconds = time - $begin;
+	cmp_ok($seconds, '<', $limit, sprintf('%s: %.2f s', $what, $seconds));
+	return;
+}
+
+# Calls to key providers since the server was started, or since the last time
+# this was asked.
+sub calls
+{
+	my ($operation) = @_;
+	my $n = $node->safe_psql('template1', "SELECT coalesce(sum(calls), 0)
+		FROM pg_stat_tde_providers WHERE operation = '$operation'");
+
+	$node->safe_psql('template1', 'SELECT pg_stat_tde_reset()');
+	return $n;
+}
+
+# One session that goes from database to database
+sub everywhere
+{
+	my ($sql) = @_;
+	my $script = "\\set ON_ERROR_STOP 1\n";
+
+	foreach my $n (1 .. $databases)
+	{
+		$script .= "\\c d$n\n" . ($sql =~ s/#/$n/gr) . ";\n";
+	}
+	return $node->safe_psql('postgres', $script);
+}
+
+sub sum_of
+{
+	my ($out) = @_;
+	my $sum = 0;
+	$sum += $_ foreach grep { /^\d+$/ } split /\n/, $out;
+	return $sum;
+}
+
+#
+# Make them
+#
+$node->safe_psql('template1', join(';', map {
+	"CREATE TABLE t$_ USING tde_heap AS SELECT 1 AS a" } 1 .. 10));
+my $begin = time;
+$node->safe_psql('postgres', join("\n",
+	map { "CREATE DATABASE d$_ STRATEGY file_copy;" } 1 .. $databases));
+note sprintf('%d databases made in %.0f s', $databases, time - $begin);
+is(calls('fetch'), 1, 'one call to the provider so far');
+
+my $keys = () = glob($node->data_dir . '/pg_tde/[0-9]*/[0-9]*.key');
+is($keys, 10 * ($databases + 1), 'ten keys in each database');
+is(() = glob($node->data_dir . '/pg_tde/[0-9]*/database_key.key'),
+	$databases + 1, 'and a scope');
+
+#
+# All follow the default key
+#
+timed('restart, one principal key', sub { $node->restart });
+is(calls('fetch'), 1, 'one call to the provider');
+
+$node->safe_psql('template1',
+	"SELECT pg_tde_create_key_using_global_key_provider('r0', 'ring')");
+calls('fetch');
+timed(
+	'rotation of the default key',
+	sub {
+		$node->safe_psql('template1',
+			"SELECT pg_tde_set_default_key_using_global_key_provider('r0', 'ring')");
+	});
+is(calls('fetch'), 1, 'one call to the provider');
+timed('verification of the default key',
+	sub { $node->safe_psql('template1', 'SELECT pg_tde_verify_default_key()') });
+is(calls('fetch'), 1, 'one call to the provider');
+timed('verification in every database',
+	sub { everywhere('SELECT pg_tde_verify_key()') });
+is(calls('fetch'), $databases, 'one call for each verification');
+timed('restart after the rotation', sub { $node->restart });
+is(calls('fetch'), 2, 'one call for each principal key in use');
+is(sum_of(everywhere('SELECT a FROM t5')), $databases, 'all are readable');
+
+timed('check without a server',
+	sub {
+		command_ok([ 'pg_tde_check_keys', '-q', $node->data_dir ],
+			'pg_tde_check_keys');
+	});
+
+#
+# Each has its own
+#
+$begin = time;
+everywhere(
+	q{SELECT pg_tde_create_key_using_global_key_provider('k#', 'ring');
+	SELECT pg_tde_set_key_using_global_key_provider('k#', 'ring')});
+note sprintf('%d principal keys made and set in %.0f s',
+	$databases, time - $begin);
+calls('fetch');
+timed('restart, one principal key for each', sub { $node->restart });
+my $fetched = calls('fetch');
+is($fetched, $databases + 3 - 1, 'one call for each principal key in use')
+  or diag "fetched $fetched";
+timed('verification in every database',
+	sub { everywhere('SELECT pg_tde_verify_key()') });
+is(calls('fetch'), $databases, 'one call for each verification');
+is(sum_of(everywhere('SELECT a FROM t5')), $databases, 'all are readable');
+
+# A crash of a backend does not ask at all.
+my $from = -s $node->logfile;
+$node->safe_psql('postgres', 'ALTER SYSTEM SET restart_after_crash = on');
+$node->reload;
+my $pid = $node->safe_psql('postgres',
+	q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'});
+timed(
+	'recovery from the crash of a process',
+	sub {
+		kill 'KILL', $pid;
+		$node->wait_for_log(qr/database system is ready to accept connections/,
+			$from);
+	});
+is(calls('fetch'), 0, 'no call to the provider');
+
+#
+# Back to the default key, and rotations until there is no room
+#
+everywhere('SELECT pg_tde_delete_key()');
+my ($room, $rotations, $ret, $out, $err) = (0, 0, 0);
+$begin = time;
+while ($rotations < 60)
+{
+	$rotations++;
+	($ret, $out, $err) = $node->psql(
+		'template1', qq{
+		SELECT pg_tde_create_key_using_global_key_provider('s$rotations', 'ring');
+		SELECT pg_tde_set_default_key_using_global_key_provider('s$rotations', 'ring')},
+		timeout => $PostgreSQL::Test::Utils::timeout_default);
+	last if $ret != 0;
+}
+note sprintf('%d rotations in %.0f s', $rotations, time - $begin);
+SKIP:
+{
+	skip 'too few databases to fill the table', 4 if $databases < 500;
+
+	like($err, qr/ERROR:  too many scope keys\n.*HINT:  Restart the server/s,
+		'the table of scope keys gets full');
+	is(sum_of(everywhere('SELECT a FROM t5')), $databases, 'all are readable');
+	timed('restart with a full table', sub { $node->restart });
+	$node->safe_psql('template1',
+		"SELECT pg_tde_set_default_key_using_global_key_provider('s$rotations', 'ring')");
+	is(sum_of(everywhere('SELECT a FROM t5')), $databases,
+		'rotated once more, and all are readable');
+}
+$node->stop;
+
+done_testing();
