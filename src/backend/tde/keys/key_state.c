@@ -193,6 +193,9 @@ TdeKeyStateWorkerMain(void)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 
+	/* no database, but a line in pg_stat_activity */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
 	context = AllocSetContextCreate(TopMemoryContext, "key state poll",
 									ALLOCSET_DEFAULT_SIZES);
 	for (;;)
@@ -251,7 +254,8 @@ TdeRegisterKeyStateWorker(const char *library, const char *function)
 		return;
 	strlcpy(worker.bgw_name, "pg_tde key state poll", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "pg_tde key state poll", BGW_MAXLEN);
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = Min(tde_key_state_poll_interval, 60);
 	strlcpy(worker.bgw_library_name, library, MAXPGPATH);

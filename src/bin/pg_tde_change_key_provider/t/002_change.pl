@@ -179,7 +179,7 @@ is(rows('postgres', $restored), '1000|500500', 'the copy is readable');
 # What is changed later on the primary counts on the standby, too, and nothing
 # that was changed there is lost.
 $restored->stop;
-PostgreSQL::Test::RecursiveCopy::copypath($ring, "$ring.standby");
+copy_keyring($ring, "$ring.standby");
 command_ok(
 	[
 		'pg_tde_change_key_provider', '-D', $restored->data_dir, '1664',

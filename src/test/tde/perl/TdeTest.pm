@@ -31,11 +31,13 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
+use File::Copy ();
 use File::Find ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(tde_node tde_setup tde_keyring tde_crash files_with slurp_bytes);
+our @EXPORT = qw(tde_node tde_setup tde_keyring tde_crash files_with slurp_bytes
+  copy_keyring);
 
 =pod
 
@@ -71,6 +73,23 @@ sub tde_keyring
 {
 	my ($node) = @_;
 	return $node->basedir . '/keyring';
+}
+
+=item copy_keyring(from, to)
+
+Copy a keyring file, with the permissions that it must have, and at once: a
+server may be looking for it.
+
+=cut
+
+sub copy_keyring
+{
+	my ($from, $to) = @_;
+
+	File::Copy::copy($from, "$to.copy") or die "could not copy \"$from\": $!";
+	chmod 0600, "$to.copy" or die "could not chmod \"$to.copy\": $!";
+	rename("$to.copy", $to) or die "could not rename \"$to.copy\": $!";
+	return;
 }
 
 =item tde_setup(node, database)

@@ -16,7 +16,8 @@ use Time::HiRes qw(time);
 use TdeTest;
 
 my $node = tde_node('main', allows_streaming => 1);
-$node->append_conf('postgresql.conf', 'checkpoint_timeout = 1h');
+$node->append_conf('postgresql.conf',
+	"checkpoint_timeout = 1h\npg_tde.key_wait_timeout = 60s\n");
 $node->start;
 tde_setup($node);
 my $ring = tde_keyring($node);
@@ -170,7 +171,7 @@ $standby->init_from_backup($node, 'copy', has_streaming => 1);
 
 # It has a keyring of its own, in which the new key is not yet.
 my $theirs = $standby->basedir . '/keyring';
-PostgreSQL::Test::RecursiveCopy::copypath($ring, $theirs);
+copy_keyring($ring, $theirs);
 command_ok(
 	[
 		'pg_tde_change_key_provider', '--force', '-D', $standby->data_dir,
@@ -203,8 +204,7 @@ is( $standby->safe_psql('postgres',
 sleep 5;
 is($standby->safe_psql('d1', 'SELECT count(*) FROM t'),
 	1000, 'longer than the setting it serves queries');
-PostgreSQL::Test::RecursiveCopy::copypath($ring, "$theirs.new");
-rename("$theirs.new", $theirs) or die;
+copy_keyring($ring, $theirs);
 $node->wait_for_catchup($standby);
 is($standby->safe_psql('d1', 'SELECT count(*) FROM r1'),
 	1000, 'and goes on when the key is there');
@@ -223,8 +223,7 @@ $standby->start;
 $standby->wait_for_log(qr/waiting for key provider "ring" to return principal key "r2"/, $from);
 is($standby->safe_psql('d1', 'SELECT count(*) FROM r1'),
 	1000, 'queries before the key is there');
-PostgreSQL::Test::RecursiveCopy::copypath($ring, "$theirs.new");
-rename("$theirs.new", $theirs) or die;
+copy_keyring($ring, $theirs);
 $node->wait_for_catchup($standby);
 
 # Promoted meanwhile: with the key it does as it is told, without it ends.
@@ -232,8 +231,7 @@ $from = -s $standby->logfile;
 rotate('r3');
 $standby->wait_for_log(qr/waiting for key provider "ring" to return principal key "r3"/, $from);
 system_or_bail('pg_ctl', '--no-wait', '--pgdata' => $standby->data_dir, 'promote');
-PostgreSQL::Test::RecursiveCopy::copypath($ring, "$theirs.new");
-rename("$theirs.new", $theirs) or die;
+copy_keyring($ring, $theirs);
 ok($standby->poll_query_until('d1', 'SELECT NOT pg_is_in_recovery()'),
 	'promoted when the key was there');
 is($standby->safe_psql('d1', 'SELECT count(*) FROM r3'),
@@ -244,7 +242,7 @@ $node->backup('second');
 $standby = PostgreSQL::Test::Cluster->new('second');
 $standby->init_from_backup($node, 'second', has_streaming => 1);
 $theirs = $standby->basedir . '/keyring';
-PostgreSQL::Test::RecursiveCopy::copypath($ring, $theirs);
+copy_keyring($ring, $theirs);
 command_ok(
 	[
 		'pg_tde_change_key_provider', '--force', '-D', $standby->data_dir,
@@ -264,8 +262,7 @@ $standby->wait_for_log(
 cmp_ok(time - $begin, '>=', 2, 'the setting counts from the promotion on');
 wait_stopped($standby);
 $standby->_update_pid(0);
-PostgreSQL::Test::RecursiveCopy::copypath($ring, "$theirs.new");
-rename("$theirs.new", $theirs) or die;
+copy_keyring($ring, $theirs);
 $standby->start;
 ok(-e $standby->data_dir . '/standby.signal', 'it is still a standby');
 $node->wait_for_catchup($standby);
