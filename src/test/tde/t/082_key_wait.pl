@@ -217,13 +217,10 @@ $begin = time;
 $standby->stop('fast');
 cmp_ok(time - $begin, '<', 10, 'a standby that waits stops at once');
 
-# Started again it comes to be consistent before that record, and serves.
-$from = -s $standby->logfile;
-$standby->start;
-$standby->wait_for_log(qr/waiting for key provider "ring" to return principal key "r2"/, $from);
-is($standby->safe_psql('d1', 'SELECT count(*) FROM r1'),
-	1000, 'queries before the key is there');
+# Started again it may need the key before it is consistent, so that its start
+# is bounded like any other.
 copy_keyring($ring, $theirs);
+$standby->start;
 $node->wait_for_catchup($standby);
 
 # Promoted meanwhile: with the key it does as it is told, without it ends.
