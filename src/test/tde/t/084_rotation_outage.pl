@@ -125,11 +125,20 @@ foreach my $point (
 	my $key = 'k' . ++$n;
 	my $from = -s $standby->logfile;
 
-	attach($primary, $point, 'wait');
-	my $session = parked($primary, 'postgres', $point, rotate_sql($key));
+	# The key has been fetched at the first point, and the standby has not seen
+	# the record yet.
+	attach($primary, 'tde-scopes-written', 'wait');
+	attach($primary, $point, 'wait') if $point ne 'tde-scopes-written';
+	my $session =
+	  parked($primary, 'postgres', 'tde-scopes-written', rotate_sql($key));
 	away();
-	traffic("$point: parked") if $point eq 'tde-scopes-written';
-	release($primary, $point);
+	traffic("$point: parked");
+	release($primary, 'tde-scopes-written');
+	if ($point ne 'tde-scopes-written')
+	{
+		$primary->wait_for_event('client backend', $point);
+		release($primary, $point);
+	}
 	$session->quit;
 	is(in_use($primary), "$key $key", "$point: rotation without the provider");
 	traffic("$point: rotated");
@@ -150,10 +159,11 @@ foreach my $point (
 # A standby that is stopped while it waits, and a primary that crashes then
 my $key = 'k' . ++$n;
 my $from = -s $standby->logfile;
-attach($primary, 'tde-scopes-logged', 'wait');
-my $session = parked($primary, 'postgres', 'tde-scopes-logged', rotate_sql($key));
+attach($primary, 'tde-scopes-written', 'wait');
+my $session =
+  parked($primary, 'postgres', 'tde-scopes-written', rotate_sql($key));
 away();
-release($primary, 'tde-scopes-logged');
+release($primary, 'tde-scopes-written');
 $session->quit;
 $standby->wait_for_log(qr/waiting for key provider "ring" to return principal key "$key"/, $from);
 $standby->stop;
