@@ -3,8 +3,8 @@
 # vault_server.py
 #	  A server that answers as a Vault server should, or should never.
 #
-# The mount path says how it behaves: "good" is a small KV secrets engine,
-# each other one a way to be bad (see MISBEHAVIOUR).  Tests of what a real
+# The mount path says how it behaves: "good" is a small KV secrets engine, "late"
+# the same one taking 3 seconds to say anything about a key, each other one a way to be bad (see MISBEHAVIOUR).  Tests of what a real
 # Vault does are in src/test/tde/t; here is what it does not do on request.
 #
 #	  vault_server.py DIRECTORY LISTENER...
@@ -174,6 +174,8 @@ class Handler(BaseHTTPRequestHandler):
             elif how in ANSWERS:
                 self.say(*ANSWERS[how])
             else:
+                if how == 'late':
+                    time.sleep(3)
                 self.good('/'.join(parts[4:]), token, space, body)
         except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             self.close_connection = True
