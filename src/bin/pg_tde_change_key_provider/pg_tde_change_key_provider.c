@@ -45,7 +45,7 @@ usage(const char *program)
 	printf(_("  TYPE ARGUMENT...         its new type and options:\n"));
 	printf("                             file PATH\n");
 	printf("                             vault-v2 URL MOUNT TOKEN [CA [NAMESPACE]]\n");
-	printf("                             kmip HOST PORT CERT KEY [CA]\n");
+	printf("                             kmip HOST PORT CERT KEY [CA [VERSION]]\n");
 	printf(_("\nOptions:\n"));
 	printf(_("  -D, --pgdata=DIR         data directory\n"));
 	printf(_("  -f, --force              change it even after a crash of the server\n"));

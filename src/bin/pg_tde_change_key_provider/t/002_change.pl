@@ -12,6 +12,7 @@ use lib "$FindBin::RealBin/../../../test/tde/perl";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use TdeKms;
 use TdeTest;
 
 my $node = tde_node('main', allows_streaming => 1);
@@ -201,5 +202,80 @@ $node->safe_psql(
 $node->wait_for_catchup($restored);
 is($restored->safe_psql('postgres', 'SELECT count(*) FROM u'),
 	1000, 'the next change reaches the standby');
+$restored->stop;
+
+#
+# Arguments of the other types, in their order
+#
+$node->stop;
+my $provider_options = sub {
+	$node->start;
+	my $options = $node->safe_psql('postgres',
+		q{SELECT options FROM pg_tde_list_all_global_key_providers() WHERE name = 'spare'});
+	$node->stop;
+	return $options;
+};
+$node->start;
+$node->safe_psql('postgres',
+	"SELECT pg_tde_add_global_key_provider_file('spare', '$ring.spare')");
+$node->stop;
+command_ok(
+	[
+		change('--no-verify', '1664', 'spare', 'kmip', 'kms.example', '5696',
+			'/cert.pem', '/key.pem', '/ca.pem')
+	],
+	'type kmip');
+is( $provider_options->(),
+	'{"host": "kms.example", "port": 5696, "certPath": "/cert.pem", "keyPath": "/key.pem", "caPath": "/ca.pem"}',
+	'options of kmip');
+refuses([ '--no-verify', '1664', 'spare', 'kmip', 'kms.example', 'x', '/c', '/k' ],
+	qr/option "port" of key provider "spare" must be an integer/,
+	'port that is no number');
+command_ok(
+	[
+		change('--no-verify', '1664', 'spare', 'vault-v2',
+			'https://vault.example:8200', 'secret', '/token', '', 'ns')
+	],
+	'type vault-v2');
+is( $provider_options->(),
+	'{"url": "https://vault.example:8200", "mountPath": "secret", "tokenPath": "/token", "namespace": "ns"}',
+	'options of vault-v2');
+
+#
+# A real KMS at another address
+#
+SKIP:
+{
+	my ($missing) = TdeKms->missing('pykmip');
+	skip $missing, 5 if $missing;
+
+	my $kms = TdeKms->new('pykmip', $node->basedir . '/kms');
+	$kms->start;
+	$node->start;
+	$node->safe_psql('postgres', $kms->provider_sql('kms'));
+	$node->safe_psql(
+		'postgres', q{
+		SELECT pg_tde_create_key_using_global_key_provider('kk', 'kms');
+		SELECT pg_tde_set_default_key_using_global_key_provider('kk', 'kms')});
+	$node->stop;
+	my @rest = ($kms->{port}, $kms->{cert}, $kms->{key}, $kms->{ca});
+	refuses(
+		[ '1664', 'kms', 'kmip', 'localhost', '1', @rest[ 1 .. 3 ] ],
+		qr/could not use key provider "kms"\n.*detail: could not connect to KMIP server/s,
+		'nobody there');
+	command_ok([ change('1664', 'kms', 'kmip', '127.0.0.1', @rest) ],
+		'another address of the KMS');
+	command_ok([ 'pg_tde_check_keys', $data ], 'pg_tde_check_keys asks the KMS');
+	$node->start;
+	$node->safe_psql('postgres', 'SELECT pg_tde_verify_default_key()');
+	$node->stop;
+	$kms->stop;
+	command_checks_all(
+		[ 'pg_tde_check_keys', $data ],
+		2,
+		[qr/^default key: principal key "kk", key provider "kms" \(global\): FAILED$/m],
+		[qr/error: default key: could not connect to KMIP server/],
+		'and says so if it is down');
+}
 
 done_testing();

@@ -10,7 +10,9 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use JSON::PP ();
 use Test::More;
+use TdeKms;
 use TdeTest;
 
 my $node = tde_node('main', allows_streaming => 1);
@@ -129,5 +131,88 @@ $node->start;
 is($node->safe_psql('own', 'SELECT count(*) FROM t'), 1000,
 	'with it, everything is there');
 $node->stop;
+
+#
+# States as KMIP knows them
+#
+SKIP:
+{
+	my ($missing) = TdeKms->missing('pykmip');
+	skip $missing, 1 if $missing;
+
+	my $kms = TdeKms->new('pykmip', $node->basedir . '/kms');
+	$kms->start;
+	my $options = JSON::PP->new->canonical->encode(
+		{
+			host => $kms->{host},
+			port => $kms->{port} + 0,
+			certPath => $kms->{cert},
+			keyPath => $kms->{key},
+			caPath => $kms->{ca}
+		});
+	my $admin = "$ENV{top_builddir}/src/test/tde/keyring/kmip_admin";
+
+	sub kmip_admin
+	{
+		my ($out) = run_command([ $admin, $options, @_ ]);
+		is($out, 'OK', "KMS: @_");
+		return;
+	}
+
+	my $tenant = tde_node('tenant');
+	$tenant->append_conf('postgresql.conf',
+		"pg_tde.key_state_poll_interval = 1s\npg_tde.key_state_action = log\n");
+	$tenant->start;
+	$tenant->safe_psql('postgres', 'CREATE EXTENSION pg_tde');
+	$tenant->safe_psql('postgres', $kms->provider_sql('kms'));
+	$tenant->safe_psql(
+		'postgres', q{
+		SELECT pg_tde_create_key_using_global_key_provider('one', 'kms');
+		SELECT pg_tde_create_key_using_global_key_provider('two', 'kms');
+		SELECT pg_tde_set_default_key_using_global_key_provider('one', 'kms');
+		CREATE TABLE t USING tde_heap AS SELECT g FROM generate_series(1, 1000) g});
+	$from = -s $tenant->logfile;
+	$tenant->wait_for_log(
+		qr/operation=check key="one" provider="kms" .*outcome=success/, $from);
+	unlike(slurp_file($tenant->logfile), qr/WARNING:  key provider/,
+		'KMIP: an active key');
+
+	kmip_admin('revoke', 'one');
+	$tenant->wait_for_log(
+		qr/WARNING:  key provider "kms" reports principal key "one" as revoked\n.*DETAIL:  It is in use: default key, server key, 1 database\./,
+		$from);
+	$tenant->safe_psql('postgres',
+		"SELECT pg_tde_set_default_key_using_global_key_provider('two', 'kms');
+		 SELECT pg_tde_set_server_key_using_global_key_provider('two', 'kms')");
+	sleep 2;
+	$from = -s $tenant->logfile;
+	sleep 3;
+	unlike(slurp_file($tenant->logfile, $from), qr/WARNING:  key provider/,
+		'KMIP: a key that is not in use any more is nobody\'s concern');
+
+	kmip_admin('compromise', 'two');
+	$tenant->wait_for_log(
+		qr/WARNING:  key provider "kms" reports principal key "two" as revoked as compromised\n/,
+		$from);
+	is($tenant->safe_psql('postgres', 'SELECT count(*) FROM t'),
+		1000, 'KMIP: a log line and nothing else');
+
+	$kms->stop;
+	$from = -s $tenant->logfile;
+	$tenant->adjust_conf('postgresql.conf', 'pg_tde.key_state_action',
+		'shutdown');
+	$tenant->reload;
+	$tenant->wait_for_log(
+		qr/LOG:  could not ask key provider "kms" for the state of principal key "two"\n/,
+		$from);
+	is($tenant->safe_psql('postgres', 'SELECT count(*) FROM t'),
+		1000, 'KMIP: no answer is no reason to stop');
+	$kms->start;
+	$tenant->wait_for_log(
+		qr/LOG:  shutting down because of the state of a principal key\n/, $from);
+	$tenant->wait_for_log(qr/database system is shut down/, $from);
+	$tenant->_update_pid(0);
+	$kms->stop;
+}
 
 done_testing();
