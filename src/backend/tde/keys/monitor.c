@@ -233,7 +233,6 @@ TdeGetCaches(TdeCacheInfo caches[TDE_CACHES])
 			principals->entries++;
 	LWLockRelease(&tde_shared->table_lock);
 	read_cache_counters(principals, TDE_CACHE_PARTITIONS, 1);
-	principals->evictions = -1;
 
 	LWLockAcquire(&tde_removals->lock, LW_SHARED);
 	removals->name = "key_removals";

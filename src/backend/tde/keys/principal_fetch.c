@@ -108,6 +108,8 @@ tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 		tde_shared->next_principal =
 			(tde_shared->next_principal + 1) % TDE_MAX_PRINCIPALS;
 		slot = &tde_shared->principals[tde_shared->next_principal];
+		pg_atomic_fetch_add_u64(&tde_monitor->caches[TDE_COUNTED_CACHES - 1].c.evictions,
+								1);
 	}
 	pg_atomic_write_u32(&slot->valid, 0);
 	pg_write_barrier();
