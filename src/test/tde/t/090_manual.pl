@@ -120,6 +120,28 @@ foreach my $page (glob("$doc/*.md $doc/programs/*.md"))
 }
 is(join("\n", @broken), '', 'links of the manual');
 
+# A program's page tells of each of its options, and becomes a man page.
+my $man = "$root/man";
+my $lowdown = system('command -v lowdown >/dev/null') == 0;
+system_or_bail("$doc/../tools/man", $man) if $lowdown;
+foreach my $page (glob("$doc/programs/pg_*.md"))
+{
+	my $program = basename($page, '.md');
+	my $text = slurp_file($page);
+	my ($help) = run_command([ $program, '--help' ]);
+	my @missing = grep { $text !~ /\Q$_\E\b/ } $help =~ /(?<!\w)(--[a-z][a-z-]+)/g;
+
+	is("@missing", '', "page of $program has all options");
+  SKIP:
+	{
+		skip 'lowdown, which makes man pages, is not installed', 1
+		  unless $lowdown;
+		like(slurp_file("$man/man1/$program.1"),
+			qr/^\.TH "\Q$program\E" "1".*^\.SH\s+NAME\s+\.LP\s+\Q$program\E - /ms,
+			"man page of $program");
+	}
+}
+
 my %quick = run_page('quick-start');
 my $all = join('', map { $quick{$_} } sort { $a <=> $b } keys %quick);
 like($quick{3}, qr/^t$/m, 'quick start: the table is encrypted');
