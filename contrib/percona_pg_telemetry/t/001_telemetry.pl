@@ -151,10 +151,13 @@ $node->safe_psql('postgres', 'DROP DATABASE other WITH (FORCE)');
 # Off
 $node->append_conf('postgresql.conf', 'percona_pg_telemetry.enabled = off');
 $node->reload;
-usleep(2_500_000);
-my @before = reports();
-usleep(2_500_000);
-is_deeply([ reports() ], \@before, 'switched off');
+wait_for(
+	'switched off',
+	sub {
+		my @before = reports();
+		usleep(2_500_000);
+		return "@before" eq join(' ', reports());
+	});
 
 # A relative path is refused
 my ($ret, $stdout, $stderr) = $node->psql('postgres',
