@@ -113,6 +113,7 @@ def declared(length):
 
 
 MISBEHAVIOUR = {
+    'slow': lambda n, g: slowly(g),
     'bytewise': lambda n, g: ([g[i:i + 1] for i in range(len(g))], None),
     'nothing': lambda n, g: ([], CLOSE),
     'eof_header': lambda n, g: ([g[:5]], CLOSE),
@@ -139,6 +140,11 @@ MISBEHAVIOUR = {
     'crowd': lambda n, g: (
         [item(0x7B, STRUCT, b'\x42\x00\x0f\x01\0\0\0\0' * 4000)], None),
 }
+
+
+def slowly(answer):
+    time.sleep(0.5)
+    return [answer], None
 
 
 def nest(depth):

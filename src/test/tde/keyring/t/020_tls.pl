@@ -176,8 +176,8 @@ is(accepted('a', port => $port{tls12}), $key, 'TLS 1.2');
 is(accepted('a', host => '127.0.0.1'), $key, 'address in the certificate');
 is(accepted('a', port => $port{localhost}),
 	$key, 'name in the common name, without a subjectAltName');
-is((keyring('-e', options(), 'fetch', 'a'))[1],
-	$key, 'system calls that are interrupted');
+is((keyring('-e', options(), 'fetch', 'slow'))[1],
+	$the_key, 'system calls that are interrupted');
 
 note 'a list of servers';
 
@@ -320,6 +320,22 @@ foreach my $port (qw(stall blackhole drips silent))
 		'CANCELLED', qr/^canceled while (connecting to|waiting for) KMIP server/,
 		qr//, "$port: canceled", 1.5);
 }
+# A name that takes two seconds to look up: nobody waits for it longer than
+# told, and what comes of it late does no harm.
+fails([ '-t' => 1000, options(host => 'slow.invalid'), 'validate' ],
+	'UNREACHABLE', qr/^could not connect to KMIP server "slow.invalid:$port{good}"$/,
+	qr/^could not resolve host name: timeout expired$/, 'slow resolver', 1.8);
+fails([ '-C' => 300, options(host => 'slow.invalid'), 'validate' ],
+	'CANCELLED', qr/^canceled while connecting/, qr//, 'slow resolver: canceled', 1.3);
+is((keyring('-t' => 2000, options(host => 'slow.invalid,localhost'), 'fetch', 'a'))[1],
+	$key, 'slow resolver: the next server is asked');
+fails([ '-t' => 3000, options(host => "slow.invalid,localhost:$port{stall}"), 'validate' ],
+	'UNREACHABLE', qr/^could not connect to KMIP server/, qr/timeout expired/,
+	'slow resolver, too late', 4);
+fails([ options(host => 'slow.invalid'), 'validate' ], 'UNREACHABLE',
+	qr/^could not connect to KMIP server/, qr/^could not resolve host name: (?!timeout)/,
+	'slow resolver: in time after all', 3);
+
 fails([ '-c', options(), 'validate' ], 'CANCELLED', qr/^canceled while/, qr//,
 	'canceled at once', 1);
 
