@@ -271,6 +271,8 @@ class Listener:
     stall     accepts connections and says nothing, not even in TLS
     plain     a server that knows no TLS
     closes    closes after the handshake
+    hangs_up  closes when it has said its part of a TLS 1.3 handshake, so that
+              the client sends to nobody
     resets    resets the connection at once
     drips     a byte of a handshake each half second
     down      nobody listens
@@ -325,6 +327,14 @@ class Listener:
             elif self.kind == 'resets':
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                 struct.pack('ii', 1, 0))
+            elif self.kind == 'hangs_up':
+                read, write = ssl.MemoryBIO(), ssl.MemoryBIO()
+                tls = self.context.wrap_bio(read, write, server_side=True)
+                read.write(sock.recv(65536))
+                try:
+                    tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    sock.sendall(write.read())
             elif self.kind == 'drips':
                 for byte in b'\x16\x03\x03\x40\x00' + bytes(500):
                     sock.sendall(bytes([byte]))

@@ -82,7 +82,7 @@ system_or_bail('openssl', 'req', '-x509', '-newkey', 'ec',
 
 note 'servers';
 
-my @kinds = qw(tls12 old silent closes);
+my @kinds = qw(tls12 old silent closes hangs_up);
 my @certs = qw(byname byip elsewhere wild localhost expired stranger
   clientonly selfsigned);
 my @listeners = (
@@ -292,10 +292,10 @@ fails([ options(port => $port{old}), 'validate' ], 'UNREACHABLE',
 fails([ options(port => $port{plain}), 'validate' ], 'UNREACHABLE',
 	qr/^could not connect to KMIP server/, qr/^TLS error: wrong version number$/,
 	'no TLS');
-fails([ options(port => $port{closes}), 'validate' ], 'UNREACHABLE',
+fails([ options(port => $port{$_}), 'validate' ], 'UNREACHABLE',
 	qr/^lost connection to KMIP server/,
-	qr/^(server closed the connection|Connection reset by peer|Broken pipe)$/,
-	'closed after the handshake');
+	qr/^(server closed the connection|Connection reset by peer|Broken pipe)$/, $_)
+  for qw(closes hangs_up);
 
 note 'network';
 
