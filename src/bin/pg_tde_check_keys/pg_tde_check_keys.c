@@ -22,7 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "catalog/pg_control.h"
 #include "catalog/pg_tablespace_d.h"
+#include "common/controldata_utils.h"
 #include "common/file_perm.h"
 #include "common/logging.h"
 #include "common/relpath.h"
@@ -40,6 +42,9 @@ static const char *progname;
 static bool ask_providers = true;
 static bool quiet = false;
 static bool show_progress = false;
+
+/* Will the server replay WAL before anything else? */
+static bool will_recover = false;
 
 /* What was found. */
 static int	nscopes = 0;
@@ -292,6 +297,23 @@ is_marked(const char *path)
 }
 
 /*
+ * An encrypted relation has no key.  In a base backup, and after a crash, the
+ * key may be in the WAL that is still to be replayed.
+ */
+static void
+key_is_missing(const char *file, const char *key)
+{
+	if (will_recover)
+		pg_log_warning("%s: the relation is encrypted, and key file \"%s\" is expected from replay of WAL",
+					   file, key);
+	else
+		problem_found(file,
+					  psprintf(_("the relation is encrypted, but key file \"%s\" does not exist"),
+							   key),
+					  _("Restore the file from a backup."));
+}
+
+/*
  * Look for encrypted relations without a key in a database's directory of a
  * tablespace.
  */
@@ -320,10 +342,7 @@ check_relations(const char *path, Oid spcOid, Oid dbOid)
 			continue;
 		tde_key_path(&locator, key);
 		if (!exists(key) && is_marked(file))
-			problem_found(file,
-						  psprintf(_("the relation is encrypted, but key file \"%s\" does not exist"),
-								   key),
-						  _("Restore the file from a backup."));
+			key_is_missing(file, key);
 	}
 	if (errno != 0)
 		pg_fatal("could not read directory \"%s\": %m", path);
@@ -413,6 +432,27 @@ list_databases(int *n)
 }
 
 /* ---- the program ---- */
+
+/*
+ * Not while a server runs: it has replayed what there was.
+ */
+static bool
+needs_recovery(void)
+{
+	ControlFileData *control;
+	bool		crc_ok;
+	bool		result;
+
+	if (exists("backup_label"))
+		return true;
+	if (exists("postmaster.pid"))
+		return false;
+	control = get_controlfile(".", &crc_ok);
+	result = crc_ok && control->state != DB_SHUTDOWNED &&
+		control->state != DB_SHUTDOWNED_IN_RECOVERY;
+	pg_free(control);
+	return result;
+}
 
 static void
 check_all(void)
@@ -508,6 +548,7 @@ main(int argc, char **argv)
 	if (!exists("PG_VERSION"))
 		pg_fatal("directory \"%s\" is not a data directory", pgdata);
 
+	will_recover = needs_recovery();
 	check_all();
 
 	if (!quiet)
