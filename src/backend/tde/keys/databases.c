@@ -135,8 +135,12 @@ TdeCopyDatabaseKeys(Oid src_db, Oid src_spc, Oid dst_db, Oid dst_spc)
 		CHECK_FOR_INTERRUPTS();
 	}
 
-	/* The records must be there whenever a copied file is. */
-	XLogFlush(GetXLogInsertRecPtr());
+	/*
+	 * The records must be there whenever a copied file is.  (Not what
+	 * GetXLogInsertRecPtr() says: at the end of a WAL page that is a place on
+	 * the next one, up to which nothing can be flushed yet.)
+	 */
+	XLogFlush(XactLastRecEnd);
 	INJECTION_POINT("tde-database-keys-copied", NULL);
 
 	pfree(keys);
