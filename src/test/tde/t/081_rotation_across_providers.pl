@@ -1,8 +1,9 @@
 # Copyright (c) 2026, the Coffer authors
 
 # The principal keys of a database, of the server and of all databases move
-# from a file to a KMS and back while transactions run; at each step the KMS
-# fails first, in each way that it can.  A failure leaves everything as it was,
+# from a file to a KMS, from there to each other kind of KMS that is here, and
+# back, while transactions run; at each step the KMS fails first, in each way
+# that it can.  A failure leaves everything as it was,
 # and usable; nobody waits but who asked for the step.
 
 use strict;
@@ -198,6 +199,16 @@ sub step
 	return;
 }
 
+sub delete_providers
+{
+	my ($kms) = @_;
+	sql("SELECT pg_tde_delete_global_key_provider('$kms->{kind}');
+		 SELECT pg_tde_delete_database_key_provider('$kms->{kind}')");
+	return;
+}
+
+my $previous;
+
 foreach my $kind (@kinds)
 {
 	my $kms = TdeKms->new($kind, PostgreSQL::Test::Utils::tempdir);
@@ -217,27 +228,34 @@ foreach my $kind (@kinds)
 	tables_are_right("$kind: all keys there");
 	traffic_goes_on("$kind: all keys there");
 
+	# Where they were before is not needed any more.
+	if ($previous)
+	{
+		$previous->stop;
+		delete_providers($previous);
+	}
+	$previous = $kms;
+
 	# Every key has to come from there now.
 	crash_and_start("$kind: all keys there");
-
-	# Back, without the KMS: rotation needs the new provider only.
-	$kms->stop;
-	foreach my $scope (sort keys %scopes)
-	{
-		my $key = "$scope-" . ++$step;
-		my $file = $scopes{$scope}{file};
-
-		sql(statement($scope, 'create', $file, $key));
-		sql(statement($scope, 'set', $file, $key));
-		is(sql($scopes{$scope}{show}), "$file|$key", "$kind, $scope: moved back");
-		sql($scopes{$scope}{verify});
-	}
-	tables_are_right("$kind: keys are back");
-	traffic_goes_on("$kind: keys are back");
-	sql("SELECT pg_tde_delete_global_key_provider('$kind');
-		 SELECT pg_tde_delete_database_key_provider('$kind')");
-	crash_and_start("$kind: keys are back");
 }
+
+# Back to the files, without the KMS: rotation needs the new provider only.
+$previous->stop;
+foreach my $scope (sort keys %scopes)
+{
+	my $key = "$scope-" . ++$step;
+	my $file = $scopes{$scope}{file};
+
+	sql(statement($scope, 'create', $file, $key));
+	sql(statement($scope, 'set', $file, $key));
+	is(sql($scopes{$scope}{show}), "$file|$key", "$scope: moved back");
+	sql($scopes{$scope}{verify});
+}
+tables_are_right('keys are back');
+traffic_goes_on('keys are back');
+delete_providers($previous);
+crash_and_start('keys are back');
 
 $traffic->signal('TERM');
 end_traffic('all');
