@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use TdeTest;
 use Test::More;
 
-my $node = tde_node('main');
+my $node = tde_node('main', allows_streaming => 1);
 $node->append_conf('postgresql.conf', qq{
 autovacuum = off
 pg_tde.key_wait_timeout = 3s
@@ -249,6 +249,31 @@ foreach my $file (keys %intact)
 	print $fh $intact{$file};
 	close $fh;
 }
+
+# A standby has what it got from its primary, and asks the provider itself
+$node->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+$node->wait_for_replay_catchup($standby);
+like(slurp_file($standby->logfile),
+	qr/principal key access: operation=fetch key="k\d" .* outcome=success .* process="startup"/,
+	'a standby fetches the key');
+is( $standby->safe_psql(
+		'postgres', q{
+		SELECT scope, key_name IS NOT NULL, available FROM pg_tde_principal_keys
+		WHERE datname IS NULL ORDER BY scope}),
+	"default|t|t\nserver|t|t",
+	'and shows its keys');
+foreach my $view (
+	qw(pg_tde_providers pg_stat_tde_providers pg_tde_relations pg_tde_database
+	pg_stat_tde_cache pg_tde_key_memory pg_stat_progress_tde_rotation))
+{
+	cmp_ok($standby->safe_psql('postgres', "SELECT count(*) FROM $view"),
+		'>=', $view =~ /progress/ ? 0 : 1, "$view on a standby");
+}
+$standby->safe_psql('postgres', 'SELECT pg_stat_tde_reset()');
+$standby->stop;
 
 # Counters begin anew after a crash; the views work on
 $node->psql('postgres', "SELECT pg_tde_verify_default_key()");

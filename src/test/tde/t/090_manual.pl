@@ -164,5 +164,31 @@ run_block('operations', 0, 'sql',
 my %operations = run_page('operations');
 like($operations{1}, qr/^key_03\|keyring/m, 'operations: the key is rotated');
 
+# All that there is to know of is in the manual: settings have a section, and
+# functions and views of the extension are named.
+sub names
+{
+	my ($query) = @_;
+	my ($out) = run_command([ 'psql', '-XAt', '-d', 'app', '-c', $query ]);
+	return split /\n/, $out;
+}
+my $settings = slurp_file("$doc/settings.md");
+my @names = names(q{SELECT name FROM pg_settings
+	WHERE name LIKE 'pg\_tde.%' OR name = 'lock_memory'});
+cmp_ok(scalar @names, '>', 5, 'there are settings');
+is(join(' ', grep { $settings !~ /^### \Q$_\E$/m } @names),
+	'', 'all settings are in the manual');
+
+my $reference = slurp_file("$doc/functions.md") . slurp_file("$doc/monitoring.md");
+@names = names(q{SELECT DISTINCT coalesce(p.proname, c.relname)
+	FROM pg_depend d
+	LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+	LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+	WHERE d.deptype = 'e' AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_tde')
+	AND coalesce(p.proname, c.relname) !~ '^(pg_stat_get_tde_|pg_tdeam_handler)'});
+cmp_ok(scalar @names, '>', 40, 'there are functions and views');
+is(join(' ', grep { $reference !~ /\b\Q$_\E\b/ } @names),
+	'', 'all functions and views are in the manual');
+
 system_or_bail('pg_ctl', '-D', "$root/data", '-m', 'fast', '-w', 'stop');
 done_testing();
