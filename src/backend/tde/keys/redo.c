@@ -20,6 +20,7 @@
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "key_store.h"
+#include "miscadmin.h"
 #include "postmaster/bgwriter.h"
 #include "tde/xlog.h"
 #include "utils/memutils.h"
@@ -90,9 +91,9 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	 * A principal key that was deleted may be gone for good, and its provider
 	 * with it.  What it protected had been dropped, and the primary had taken
 	 * a checkpoint, before it was deleted; from now on this node, too, must
-	 * not start from before that.
+	 * not start from before that.  (Single-user mode makes no restartpoints.)
 	 */
-	if (is_newer && scope->retired && InArchiveRecovery)
+	if (is_newer && scope->retired && InArchiveRecovery && IsUnderPostmaster)
 		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
 						  CHECKPOINT_WAIT);
 
