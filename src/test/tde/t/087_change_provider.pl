@@ -138,11 +138,31 @@ my $list = sql('SELECT * FROM pg_tde_list_all_global_key_providers()');
 }
 is(sql('SELECT * FROM pg_tde_list_all_global_key_providers()'), $list, 'nothing has changed');
 
-# A provider that is deleted while it is changed is gone.
-fails('deleted', "SELECT pg_tde_delete_global_key_provider('vault')",
-	qr/cannot delete key provider "vault"/);
-sql("SELECT pg_tde_add_global_key_provider_file('other', '$dir/other')");
-sql("SELECT pg_tde_delete_global_key_provider('other')");
+note 'a key is set while its provider is changed, and does not have it any more';
+
+sql(vault('add', 'spare', 'late'));
+{
+	my ($asked, $err) = ('', '');
+	my $before = () = requests() =~ /^GET \/v1\/late\/data\/own-1 /mg;
+	my $set = IPC::Run::start(
+		[
+			'psql', '--no-psqlrc', '--dbname' => $node->connstr('d5'), '--command' =>
+			  q{SELECT pg_tde_set_key_using_global_key_provider('own-1', 'spare')}
+		],
+		'>' => \$asked,
+		'2>' => \$err);
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		last if (() = requests() =~ /^GET \/v1\/late\/data\/own-1 /mg) > $before;
+		select(undef, undef, undef, 0.1);
+	}
+	sql("SELECT pg_tde_change_global_key_provider_file('spare', '$dir/spare')");
+	ok(!$set->finish, 'the key is not set');
+	like($err, qr/ERROR:  failed to retrieve principal key "own-1" from key provider "spare"/, 'it is said why');
+}
+is(sql('SELECT key_name FROM pg_tde_key_info()', 'd5'), 'shared', 'the database has the key it had');
+is(sql('SELECT pg_tde_verify_key()', 'd5'), '', 'which verifies');
+sql(q{SELECT pg_tde_delete_global_key_provider('spare')});
 
 note 'what cannot be known';
 
