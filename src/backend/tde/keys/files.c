@@ -214,6 +214,44 @@ tde_rename_temp_file(const char *path, int elevel)
 	(void) durable_rename(temp, path, elevel);
 }
 
+/*
+ * The same for many files, step by step: written without "durable", they are
+ * synced one after the other, renamed, and their directories synced.  A file
+ * system that has a journal then commits it a few times, not twice for each
+ * file.
+ */
+void
+tde_sync_temp_file(const char *path)
+{
+	char		temp[MAXPGPATH];
+
+	temp_path(path, temp);
+	fsync_fname(temp, false);
+}
+
+void
+tde_move_temp_file(const char *path, int elevel)
+{
+	char		temp[MAXPGPATH];
+
+	temp_path(path, temp);
+	if (rename(temp, path) < 0)
+		ereport(elevel,
+				(errcode_for_file_access(),
+				 errmsg("could not rename file \"%s\" to \"%s\": %m",
+						temp, path)));
+}
+
+void
+tde_sync_directory_of(const char *path, int elevel)
+{
+	char		dir[MAXPGPATH];
+
+	strlcpy(dir, path, sizeof(dir));
+	get_parent_directory(dir);
+	(void) fsync_fname_ext(dir, true, false, elevel);
+}
+
 void
 tde_remove_temp_file(const char *path)
 {

@@ -205,6 +205,9 @@ extern uint8 *tde_read_file(const char *path, size_t *len);
 extern void tde_write_temp_file(const char *path, const uint8 *data,
 								size_t len, bool durable);
 extern void tde_rename_temp_file(const char *path, int elevel);
+extern void tde_sync_temp_file(const char *path);
+extern void tde_move_temp_file(const char *path, int elevel);
+extern void tde_sync_directory_of(const char *path, int elevel);
 extern void tde_remove_temp_file(const char *path);
 
 /* ---- the cache (cache.c) ---- */

@@ -639,13 +639,15 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 		paths[i] = palloc(MAXPGPATH);
 		tde_make_directory(scope->dbOid);
 		tde_scope_path(scope->kind, scope->dbOid, paths[i]);
-		tde_write_temp_file(paths[i], data, len, true);
+		tde_write_temp_file(paths[i], data, len, false);
 
 		appendBinaryStringInfo(&body, &len32, sizeof(len32));
 		appendBinaryStringInfo(&body, data, len);
 		pfree(data);
 		tde_rotation_advance();
 	}
+	for (int i = 0; i < nscopes; i++)
+		tde_sync_temp_file(paths[i]);
 	for (int i = 0; i < nscopes; i++)
 		for (int j = 0; j < scopes[i]->ngenerations; j++)
 			tde_generation_remember(&scopes[i]->generations[j].id,
@@ -672,10 +674,12 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 	tde_rotation_phase(TDE_ROTATION_INSTALLING, nscopes);
 	for (int i = 0; i < nscopes; i++)
 	{
-		tde_rename_temp_file(paths[i], PANIC);
+		tde_move_temp_file(paths[i], PANIC);
 		tde_rotation_advance();
 		INJECTION_POINT_CACHED("tde-scope-renamed", NULL);
 	}
+	for (int i = 0; i < nscopes; i++)
+		tde_sync_directory_of(paths[i], PANIC);
 
 	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
 	END_CRIT_SECTION();
