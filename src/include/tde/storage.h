@@ -109,8 +109,8 @@ extern void TdeUseAccessMethodOf(Relation rel);
 
 /*
  * The access method of a new table for which no other than amoid was asked:
- * the encrypting one of the table that it is a copy of, if pg_repack makes it,
- * else amoid.
+ * if pg_repack makes it, that of the table that it is a copy of, where amoid
+ * would encrypt one of them only; else amoid.
  */
 extern Oid	TdeAccessMethodOfCopy(Oid namespaceId, const char *relname,
 								  Oid amoid);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * repack.c
- *	  Tables that pg_repack makes to rewrite an encrypted one.
+ *	  Tables that pg_repack makes to rewrite another one.
  *
  * pg_repack rewrites a table while it is in use: it copies the rows into a
  * table of its own, repack.table_OID, collects concurrent changes in another,
@@ -11,8 +11,13 @@
  * would keep its access method and get the file of the copy.
  *
  * So these two get the access method of the table whose OID is in their name,
- * if it is an encrypting one, and all else follows: indexes and TOAST of the
- * copy are encrypted with it, and the exchanged numbers have their keys.
+ * and all else follows: indexes and TOAST of the copy are encrypted with it,
+ * and the exchanged numbers have their keys.
+ *
+ * The other way round, with an encrypting default, a plain table would get an
+ * encrypted file and remain a heap: its next index, and its next rewrite,
+ * would be plain again, while it looked as if it were encrypted.  It stays
+ * plain.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -67,10 +72,10 @@ TdeAccessMethodOfCopy(Oid namespaceId, const char *relname, Oid amoid)
 	char	   *schema;
 	HeapTuple	tuple;
 
-	if (amoid != HEAP_TABLE_AM_OID)
-		return amoid;
 	original = oid_in_name(relname);
 	if (!OidIsValid(original))
+		return amoid;
+	if (amoid != HEAP_TABLE_AM_OID && !TdeAccessMethodEncrypts(amoid))
 		return amoid;
 	schema = get_namespace_name(namespaceId);
 	if (schema == NULL || strcmp(schema, REPACK_SCHEMA) != 0)
@@ -82,5 +87,8 @@ TdeAccessMethodOfCopy(Oid namespaceId, const char *relname, Oid amoid)
 	original_am = ((Form_pg_class) GETSTRUCT(tuple))->relam;
 	ReleaseSysCache(tuple);
 
-	return TdeAccessMethodEncrypts(original_am) ? original_am : amoid;
+	if (original_am == HEAP_TABLE_AM_OID ||
+		TdeAccessMethodEncrypts(original_am))
+		return original_am;
+	return amoid;
 }

@@ -1,7 +1,8 @@
 # Copyright (c) 2026, the Coffer authors
 
 # pg_repack's way to rewrite a table in use, step by step as it does it, where
-# the default access method is heap; and our WAL records as programs see them.
+# the default access method is heap, or encrypts; and our WAL records as
+# programs see them.
 # tools/testbed runs pg_repack itself.
 
 use strict;
@@ -26,11 +27,13 @@ sql(qq{
 	CREATE TABLE secret (id int PRIMARY KEY, t text) USING tde_heap;
 	INSERT INTO secret SELECT g, '$canary' || g FROM generate_series(1, 100) g;
 	CREATE TABLE plain (id int PRIMARY KEY, t text);
+	CREATE TABLE plain2 (id int PRIMARY KEY, t text);
 	CREATE SCHEMA repack;
 	CREATE SCHEMA other});
 my $end = sql('SELECT pg_current_wal_insert_lsn()');
 my $secret = sql(q{SELECT 'secret'::regclass::oid});
 my $plain = sql(q{SELECT 'plain'::regclass::oid});
+my $plain2 = sql(q{SELECT 'plain2'::regclass::oid});
 
 sql(qq{
 	CREATE TABLE repack.log_$secret (id bigserial PRIMARY KEY, row secret);
@@ -46,16 +49,23 @@ sql(qq{
 	CREATE TABLE repack.table_4294967295 AS SELECT 1 AS i;
 	CREATE TABLE other.table_$secret AS SELECT 1 AS i;
 	CREATE TABLE table_$secret AS SELECT 1 AS i;
+	SET default_table_access_method = tde_heap;
+	CREATE TABLE repack.log_$plain2 (id bigserial PRIMARY KEY, row plain2);
+	CREATE TABLE repack.table_$plain2 TABLESPACE pg_default
+		AS SELECT * FROM ONLY plain2 WITH NO DATA;
+	CREATE TABLE other.table_$plain2 AS SELECT 1 AS i;
 	CHECKPOINT});
 
 my %encrypted = map { split /\|/ } split /\n/, sql(
 	q{SELECT oid::regclass || '|' || pg_tde_is_encrypted(oid) FROM pg_class
 	  WHERE relkind IN ('r', 'i', 'S') AND oid > 16384});
+is($encrypted{"other.table_$plain2"}, 'true', 'the default encrypts');
 is($encrypted{"repack.$_"}, 'true', "$_ is encrypted")
   foreach "table_$secret", "index_$secret", "log_$secret",
   "log_${secret}_pkey", "log_${secret}_id_seq";
 is($encrypted{$_}, 'false', "$_ is not")
-  foreach "repack.table_$plain", 'repack.table_x', "repack.table_${secret}_",
+  foreach "repack.table_$plain", "repack.table_$plain2", "repack.log_$plain2",
+  "repack.log_${plain2}_pkey", 'repack.table_x', "repack.table_${secret}_",
   "repack.table_9${secret}000000", 'repack.table_4294967295',
   "other.table_$secret", "table_$secret";
 is(sql("SELECT count(*) FROM repack.table_$secret"), '100', 'the copy reads');
