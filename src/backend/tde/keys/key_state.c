@@ -131,13 +131,21 @@ describe_use(const UsedKey *key)
 static bool
 key_is_revoked(const UsedKey *key)
 {
-	TdeProvider *provider;
+	char	   *problem;
+	TdeProviderList *list;
+	TdeProvider *provider = NULL;
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
 	TdeKeyringError error;
 	TdePrincipalState state;
 
-	provider = tde_find_provider_by_id(TdeGetProviders(key->provider_db),
-									   key->ref.provider_id);
+	/* a list that is damaged must not keep us from asking for other keys */
+	list = TdeTryGetProviders(key->provider_db, &problem);
+	if (list == NULL)
+		ereport(LOG,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg_internal("%s", problem)));
+	else
+		provider = tde_find_provider_by_id(list, key->ref.provider_id);
 	if (provider == NULL)
 		return false;			/* deleted, or lost, which a start reports */
 
