@@ -195,7 +195,8 @@ fill_provider(TdeProvider *provider, const char *type_name,
 static void
 report(const TdeKeyringError *error)
 {
-	pg_log_error_detail("%s", error->message);
+	pg_log_error_detail(error->detail[0] ? "%s: %s" : "%s",
+						error->message, error->detail);
 	if (error->hint[0])
 		pg_log_error_hint("%s", error->hint);
 }

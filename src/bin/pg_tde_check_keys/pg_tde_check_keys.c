@@ -146,7 +146,9 @@ open_scope(TdeScope *scope, const char *name)
 	}
 	if (!tde_fe_unwrap_scope(scope, provider, &error))
 	{
-		problem_found(name, error.message, error.hint);
+		problem_found(name, psprintf(error.detail[0] ? "%s: %s" : "%s",
+									 error.message, error.detail),
+					  error.hint);
 		return false;
 	}
 	return true;
