@@ -167,6 +167,16 @@ TdeCopyDatabaseScope(Oid src_db, Oid dst_db)
 		!tde_scope_is_present(src_db))
 		return;
 
+	/* Have the key in memory before others must wait for store_lock. */
+	src = tde_scope_read(TDE_SCOPE_DATABASE, src_db, reason, sizeof(reason));
+	if (src != NULL && !src->retired && !src->follows_default)
+	{
+		tde_scope_principal(src, &key);
+		tde_wipe(&key, sizeof(key));
+	}
+	if (src)
+		tde_scope_free(src);
+
 	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 	src = tde_scope_read(TDE_SCOPE_DATABASE, src_db, reason, sizeof(reason));
 	if (src != NULL && !src->retired && !src->follows_default)
@@ -174,9 +184,7 @@ TdeCopyDatabaseScope(Oid src_db, Oid dst_db)
 		TdeProviderList *list = TdeGetProviders(src_db);
 
 		provider_db = src->principal.provider_id > 0 ? src_db : InvalidOid;
-		if (!tde_principal_get(provider_db, &src->principal, &key))
-			(void) tde_principal_fetch(provider_db, &src->principal, &key,
-									   ERROR);
+		tde_scope_principal(src, &key);
 		if (list->nproviders > 0)
 		{
 			list->dbOid = dst_db;

@@ -293,6 +293,7 @@ extern void tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 extern void tde_principals_forget(Oid dbOid);
 extern bool tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 								TdePrincipalKey *key, int elevel);
+extern void tde_scope_principal(TdeScope *scope, TdePrincipalKey *key);
 extern void tde_scope_follow_default(Oid dbOid);
 extern void tde_provider_wait_reset(void);
 extern bool tde_call_cancelled(void *arg);

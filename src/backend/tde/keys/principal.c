@@ -8,8 +8,8 @@
  * made from now on; it touches no internal key, so it costs the same with
  * ten relations and with a million.
  *
- * Providers are asked before store_lock is taken, but for the few cases where
- * the key asked for depends on what the lock protects.
+ * Providers are asked before store_lock is taken; under it only where the key
+ * that was asked for is not the one needed any more.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -269,9 +269,55 @@ TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	tde_rotation_end(0, (Datum) 0);
 }
 
+static void
+fail_other_key(const TdePrincipalRef *ref)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("principal key \"%s\" from key provider \"%s\" is not the key in use",
+					ref->key_name, ref->provider_name),
+			 errhint("Restore the principal key in the key provider before the server is restarted, or set another one now.")));
+}
+
+static bool
+opens_scope(TdeScope *scope, const TdePrincipalKey *key)
+{
+	bool		ok = tde_scope_unwrap(scope, key->key, key->len) == 0;
+
+	for (int i = 0; i < scope->ngenerations; i++)
+		tde_wipe(scope->generations[i].key, TDE_WRAP_KEY_LEN);
+	return ok;
+}
+
 /*
- * Get the default key for a database to follow: from memory, or from its
- * provider.  NULL if there is none, or databases are not to use it.
+ * Get the principal key that a scope is under: from memory, or from its
+ * provider.
+ *
+ * Whoever wraps another scope with it must be sure that it is that key.  With
+ * another one of the same name, which the provider may have by now, the new
+ * scope would be lost when the right one is put back.
+ */
+void
+tde_scope_principal(TdeScope *scope, TdePrincipalKey *key)
+{
+	const TdePrincipalRef *ref = &scope->principal;
+	Oid			provider_db = ref->provider_id > 0 ? scope->dbOid : InvalidOid;
+
+	if (tde_principal_get(provider_db, ref, key) && opens_scope(scope, key))
+		return;
+
+	(void) tde_principal_fetch(provider_db, ref, key, ERROR);
+	if (!opens_scope(scope, key))
+	{
+		tde_wipe(key, sizeof(*key));
+		fail_other_key(ref);
+	}
+	tde_principal_remember(provider_db, ref, key);
+}
+
+/*
+ * Get the default key for a database to follow.  NULL if there is none, or
+ * databases are not to use it.
  */
 static TdeScope *
 read_default(TdePrincipalKey *key)
@@ -283,9 +329,24 @@ read_default(TdePrincipalKey *key)
 	scope = read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
 	if (scope == NULL || scope->retired)
 		return NULL;
-	if (!tde_principal_get(InvalidOid, &scope->principal, key))
-		(void) tde_principal_fetch(InvalidOid, &scope->principal, key, ERROR);
+	tde_scope_principal(scope, key);
 	return scope;
+}
+
+/*
+ * Have the default key in memory before store_lock is taken, for which others
+ * would wait while its provider is asked.
+ */
+static void
+prefetch_default(void)
+{
+	TdePrincipalKey key;
+	TdeScope   *scope = read_default(&key);
+
+	if (scope == NULL)
+		return;
+	tde_wipe(&key, sizeof(key));
+	tde_scope_free(scope);
 }
 
 /*
@@ -298,6 +359,7 @@ tde_scope_follow_default(Oid dbOid)
 	TdeScope   *defaults;
 	TdeScope   *scope;
 
+	prefetch_default();
 	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 	scope = read_for_change(TDE_SCOPE_DATABASE, dbOid);
 	if (scope != NULL && !scope->retired)
@@ -374,7 +436,7 @@ TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid)
 	bool		follows_default;
 	TdeScope   *scope = read_effective(kind, dbOid, &follows_default);
 	TdePrincipalKey key;
-	int			rc;
+	bool		ok;
 
 	if (scope == NULL)
 		ereport(ERROR,
@@ -388,15 +450,10 @@ TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid)
 	(void) tde_principal_fetch(scope->principal.provider_id > 0 ?
 							   scope->dbOid : InvalidOid,
 							   &scope->principal, &key, ERROR);
-	rc = tde_scope_unwrap(scope, key.key, key.len);
+	ok = opens_scope(scope, &key);
 	tde_wipe(&key, sizeof(key));
-	if (rc != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("principal key \"%s\" from key provider \"%s\" is not the key in use",
-						scope->principal.key_name,
-						scope->principal.provider_name),
-				 errhint("Restore the principal key in the key provider before the server is restarted, or set another one now.")));
+	if (!ok)
+		fail_other_key(&scope->principal);
 	tde_scope_free(scope);
 }
 
@@ -481,6 +538,8 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
 						  CHECKPOINT_WAIT);
 
+	if (kind == TDE_SCOPE_DATABASE)
+		prefetch_default();
 	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 	scope = read_for_change(kind, dbOid);
 	if (scope == NULL || scope->retired || scope->follows_default)

@@ -91,8 +91,30 @@ $node->wait_for_log(
 is($node->safe_psql('own', 'SELECT count(*) FROM t'), 1000,
 	'the server goes on by default');
 
-# A standby asks for itself.
+#
+# A database that begins to use the default key now must not get another key
+# of that name, neither from the provider nor from memory, where a database
+# that was given it by name put it.
+#
+$node->safe_psql('postgres', "CREATE DATABASE $_") foreach ('wrong', 'later');
+tde_setup($node, 'wrong');
+tde_setup($node, 'later');
+$node->safe_psql('wrong',
+	q{SELECT pg_tde_set_key_using_global_key_provider('default', 'ring')});
+my ($ret, $stdout, $stderr) =
+  $node->psql('later', 'CREATE TABLE t (g int) USING tde_heap');
+isnt($ret, 0, 'another key of the default key\'s name');
+like(
+	$stderr,
+	qr/ERROR:  principal key "default" from key provider "ring" is not the key in use\nHINT:  Restore/,
+	'another key of the default key\'s name: message');
 write_ring($content);
+$node->safe_psql('later', 'CREATE TABLE t (g int) USING tde_heap');
+is($node->safe_psql('later', 'SELECT pg_tde_verify_key()'), '',
+	'the right one is back');
+$node->safe_psql('postgres', 'DROP DATABASE wrong');
+
+# A standby asks for itself.
 $node->backup('copy');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'copy', has_streaming => 1);
