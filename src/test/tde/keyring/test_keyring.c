@@ -147,6 +147,7 @@ main(int argc, char **argv)
 
 	pg_logging_init(argv[0]);
 	signal(SIGXFSZ, SIG_IGN);	/* as servers do */
+	signal(SIGPIPE, SIG_DFL);	/* as programs do, whoever starts them */
 
 	while ((c = getopt(argc, argv, "D:T:t:cC:e")) != -1)
 	{
