@@ -35,7 +35,7 @@
 
 #include "tls_internal.h"
 
-/* Enough for the resolver and its plug-ins, and little where memory is locked. */
+/* Enough for a resolver and its plug-ins; little where memory is locked. */
 #define STACK_SIZE	(512 * 1024)
 
 typedef struct Lookup

@@ -34,7 +34,7 @@ typedef struct TdeTlsParams
 	int			port;			/* of those that name none */
 	const char *cert_path;		/* our certificate (chain), PEM */
 	const char *key_path;		/* its private key, PEM */
-	const char *ca_path;		/* CAs of the server, PEM; NULL: the system's */
+	const char *ca_path;		/* the server's CAs, PEM; NULL: the system's */
 	const TdeKeyringCall *call; /* may be NULL */
 	int			default_timeout_ms; /* where the call sets none */
 } TdeTlsParams;
