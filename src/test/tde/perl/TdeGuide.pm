@@ -36,7 +36,7 @@ use PostgreSQL::Test::Utils;
 use TdeTest;
 use Test::More;
 
-our @EXPORT = qw(guide_life);
+our @EXPORT = qw(guide_life openssl_with_tls);
 
 # Each block: name, kind, text as run, lines that are left out, why it is not
 # run at all
@@ -327,6 +327,33 @@ sub _replace
 	append_to_file($file, $content);
 	chmod 0400, $file or die;
 	return;
+}
+
+=pod
+
+=item openssl_with_tls(directory, version)
+
+Path of a configuration of OpenSSL, made in that directory, that allows only
+this version of TLS, "1.2" or "1.3".  It is for OPENSSL_CONF.
+
+=cut
+
+sub openssl_with_tls
+{
+	my ($dir, $version) = @_;
+	my $file = "$dir/openssl-$version.cnf";
+
+	append_to_file(
+		$file, qq{openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = versions
+[versions]
+MinProtocol = TLSv$version
+MaxProtocol = TLSv$version
+}) unless -e $file;
+	return $file;
 }
 
 # The errors of the guide's section "Troubleshooting", and an outage

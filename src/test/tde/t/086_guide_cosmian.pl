@@ -3,9 +3,9 @@
 # The guide, from its first command to its last, against the server that it was
 # written for, over both versions of TLS and two of KMIP.
 #
-# The TLS version is forced by an OpenSSL configuration of the server, so a
-# connection of another version cannot come about; that of KMIP by an option
-# of the provider.
+# The TLS version is forced by an OpenSSL configuration of our server, so a
+# connection of another version cannot come about (085_guide_pykmip shows that
+# it takes effect); that of KMIP by an option of the provider.
 
 use strict;
 use warnings FATAL => 'all';
@@ -25,17 +25,6 @@ my $dir = PostgreSQL::Test::Utils::tempdir('kms');
 
 foreach my $tls ('1.3', '1.2')
 {
-	my $cnf = "$dir/openssl-$tls.cnf";
-	append_to_file(
-		$cnf, qq{openssl_conf = all
-[all]
-ssl_conf = ssl
-[ssl]
-system_default = versions
-[versions]
-MinProtocol = TLSv$tls
-MaxProtocol = TLSv$tls
-});
 	foreach my $kmip ('2.1', '1.4')
 	{
 		my $name = "tls$tls-kmip$kmip";
@@ -44,7 +33,7 @@ MaxProtocol = TLSv$tls
 		$kms->start;
 		guide_life(
 			$name, $kms,
-			env => { OPENSSL_CONF => $cnf },
+			env => { OPENSSL_CONF => openssl_with_tls($dir, $tls) },
 			$kmip eq '2.1' ? () : (options => { kmipVersion => $kmip }));
 		ok($kms->running, "$name: the KMS runs to the end");
 		$kms->stop;

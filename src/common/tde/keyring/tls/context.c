@@ -186,8 +186,11 @@ tls_context(const TdeTlsParams *params, SSL_CTX **ctx, TdeKeyringError *error)
 
 	ERR_clear_error();
 	*ctx = SSL_CTX_new(TLS_client_method());
+
+	/* OpenSSL's configuration may demand more than we do, but not less. */
 	if (*ctx == NULL ||
-		SSL_CTX_set_min_proto_version(*ctx, TLS1_2_VERSION) != 1)
+		(SSL_CTX_get_min_proto_version(*ctx) < TLS1_2_VERSION &&
+		 SSL_CTX_set_min_proto_version(*ctx, TLS1_2_VERSION) != 1))
 	{
 		tde_keyring_fail(error, TDE_KEYRING_FAILED, NULL,
 						 _("could not create SSL context"));
