@@ -291,6 +291,14 @@ extern bool tde_principal_get(Oid dbOid, const TdePrincipalRef *ref,
 extern void tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 								   const TdePrincipalKey *key);
 extern void tde_principals_forget(Oid dbOid);
+extern void tde_require_active(Oid provider_db, const TdeProvider *provider,
+							   const char *key_name);
+extern void tde_refuse_second_key(Oid provider_db,
+								  const TdeProvider *provider,
+								  const TdePrincipalRef *ref,
+								  TdePrincipalKey *key);
+extern bool tde_provider_key_in_use(Oid dbOid, const TdeProvider *provider,
+									const char *key_name);
 extern bool tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 								TdePrincipalKey *key, int elevel);
 extern void tde_scope_principal(TdeScope *scope, TdePrincipalKey *key);

@@ -221,6 +221,7 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	for (;;)
 	{
 		make_ref(provider_db, provider_name, key_name, &ref, &provider);
+		tde_require_active(provider_db, &provider, key_name);
 		(void) tde_principal_fetch(provider_db, &ref, &key, ERROR);
 
 		tde_rotation_phase(TDE_ROTATION_WAITING, 0);
@@ -230,6 +231,7 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 		LWLockRelease(&tde_shared->store_lock);
 		tde_wipe(&key, sizeof(key));
 	}
+	tde_refuse_second_key(provider_db, &provider, &ref, &key);
 
 	if (kind == TDE_SCOPE_DEFAULT)
 		followers = read_followers();

@@ -353,6 +353,22 @@ free_users(List *users)
 	list_free(users);
 }
 
+/*
+ * Is the principal key of that name in use?  Caller holds store_lock.
+ */
+bool
+tde_provider_key_in_use(Oid dbOid, const TdeProvider *provider,
+						const char *key_name)
+{
+	List	   *users = read_users(dbOid, provider, WARNING);
+	bool		found = false;
+
+	foreach_ptr(TdeScope, user, users)
+		found = found || strcmp(user->principal.key_name, key_name) == 0;
+	free_users(users);
+	return found;
+}
+
 /* ---- a changed provider must return the very keys that are in use ---- */
 
 /* A version of a scope that the changed provider's key opens. */

@@ -92,26 +92,25 @@ is($node->safe_psql('own', 'SELECT count(*) FROM t'), 1000,
 	'the server goes on by default');
 
 #
-# A database that begins to use the default key now must not get another key
-# of that name, neither from the provider nor from memory, where a database
-# that was given it by name put it.
+# A name stands for one key: the provider's other key of that name is not set,
+# and a database that begins to use the default key gets the one in use.
 #
 $node->safe_psql('postgres', "CREATE DATABASE $_") foreach ('wrong', 'later');
 tde_setup($node, 'wrong');
 tde_setup($node, 'later');
-$node->safe_psql('wrong',
+my ($ret, $stdout, $stderr) = $node->psql('wrong',
 	q{SELECT pg_tde_set_key_using_global_key_provider('default', 'ring')});
-my ($ret, $stdout, $stderr) =
-  $node->psql('later', 'CREATE TABLE t (g int) USING tde_heap');
 isnt($ret, 0, 'another key of the default key\'s name');
 like(
 	$stderr,
-	qr/ERROR:  principal key "default" from key provider "ring" is not the key in use\nHINT:  Restore/,
+	qr/ERROR:  key provider "ring" returns another key under the name "default" than is in use\nHINT:  Restore/,
 	'another key of the default key\'s name: message');
-write_ring($content);
 $node->safe_psql('later', 'CREATE TABLE t (g int) USING tde_heap');
+write_ring($content);
 is($node->safe_psql('later', 'SELECT pg_tde_verify_key()'), '',
 	'the right one is back');
+$node->safe_psql('wrong',
+	q{SELECT pg_tde_set_key_using_global_key_provider('default', 'ring')});
 $node->safe_psql('postgres', 'DROP DATABASE wrong');
 
 # A standby asks for itself.
@@ -203,6 +202,16 @@ SKIP:
 	$tenant->wait_for_log(
 		qr/WARNING:  key provider "kms" reports principal key "one" as revoked\n.*DETAIL:  It is in use: default key, server key, 1 database\./,
 		$from);
+	($ret, $stdout, $stderr) = $tenant->psql('postgres',
+		q{SELECT pg_tde_set_key_using_global_key_provider('one', 'kms')});
+	like(
+		$stderr,
+		qr/ERROR:  cannot use principal key "one" of key provider "kms"\nDETAIL:  The key provider reports the key as revoked\.\nHINT:  Create another/,
+		'KMIP: nothing new comes under a revoked key');
+	is( $tenant->safe_psql('postgres', q{
+			CREATE TABLE t2 (g int) USING tde_heap;
+			SELECT pg_tde_verify_default_key()}),
+		'', 'KMIP: what is under it goes on');
 	$tenant->safe_psql('postgres',
 		"SELECT pg_tde_set_default_key_using_global_key_provider('two', 'kms');
 		 SELECT pg_tde_set_server_key_using_global_key_provider('two', 'kms')");
