@@ -292,7 +292,7 @@ extern void tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 								   const TdePrincipalKey *key);
 extern void tde_principals_forget(Oid dbOid);
 extern void tde_require_active(Oid provider_db, const TdeProvider *provider,
-							   const char *key_name);
+							   const char *key_name, TdePrincipalKey *key);
 extern void tde_refuse_second_key(Oid provider_db,
 								  const TdeProvider *provider,
 								  const TdePrincipalRef *ref,

@@ -221,8 +221,8 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	for (;;)
 	{
 		make_ref(provider_db, provider_name, key_name, &ref, &provider);
-		tde_require_active(provider_db, &provider, key_name);
 		(void) tde_principal_fetch(provider_db, &ref, &key, ERROR);
+		tde_require_active(provider_db, &provider, key_name, &key);
 
 		tde_rotation_phase(TDE_ROTATION_WAITING, 0);
 		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);

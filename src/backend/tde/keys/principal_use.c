@@ -22,22 +22,23 @@
 /*
  * Nothing new comes under a key that its provider has withdrawn, though what
  * is under it already stays readable.  Only some types know such states.
+ * The key, just fetched, is wiped before an error.
  */
 void
 tde_require_active(Oid provider_db, const TdeProvider *provider,
-				   const char *key_name)
+				   const char *key_name, TdePrincipalKey *key)
 {
 	const TdeKeyringType *type = tde_keyring_type(provider->type);
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
 	TdePrincipalState state;
 	TdeKeyringError error;
 
-	/* an unknown type, and a key that is not there, are reported by fetching */
 	if (type == NULL || type->state == NULL)
 		return;
 	if (tde_provider_state(provider_db, provider, key_name, &call, &state,
 						   &error) != TDE_KEYRING_OK)
 	{
+		tde_wipe(key, sizeof(*key));
 		CHECK_FOR_INTERRUPTS();
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -46,6 +47,8 @@ tde_require_active(Oid provider_db, const TdeProvider *provider,
 				 tde_errdetail_provider(&error)));
 	}
 	if (state == TDE_PRINCIPAL_DEACTIVATED || state == TDE_PRINCIPAL_COMPROMISED)
+	{
+		tde_wipe(key, sizeof(*key));
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot use principal key \"%s\" of key provider \"%s\"",
@@ -53,6 +56,7 @@ tde_require_active(Oid provider_db, const TdeProvider *provider,
 				 errdetail("The key provider reports the key as %s.",
 						   tde_principal_state_name(state)),
 				 errhint("Create another key.")));
+	}
 }
 
 /*
