@@ -164,8 +164,14 @@ $node->append_conf('postgresql.conf', 'lock_memory = on');
 my ($capabilities) =
   slurp_file('/proc/self/status') =~ /^CapEff:\s*[0-9a-f]+([0-9a-f]{4})$/m;
 my $capable = hex($capabilities) & (1 << 14);
+
+# Its run-time library takes the place of mlockall(), and does nothing.
+my $sanitized =
+  (run_command(['pg_config']))[0] =~ /-fsanitize=\S*address/;
+my $no_locking = 'memory is not locked under the address sanitizer';
 SKIP:
 {
+	skip $no_locking, 5 if $sanitized;
 	skip 'this user may lock memory without limit (CAP_IPC_LOCK)', 5 if $capable;
 
 	my $offset = -s $log;
@@ -183,6 +189,7 @@ SKIP:
 
 SKIP:
 {
+	skip $no_locking, 4 if $sanitized;
 	my $unlimited =
 	  $capable || (run_command([ 'sh', '-c', 'ulimit -H -l' ]))[0] eq 'unlimited';
 	skip 'the limit of locked memory (ulimit -H -l) is too low to try', 4
