@@ -177,6 +177,19 @@ tde_wal_epoch_decode(const uint8 *buf, size_t len, TdeWalEpoch *epoch,
 	return *reason == NULL ? 0 : -1;
 }
 
+size_t
+tde_wal_epoch_length(const uint8 *buf, size_t len)
+{
+	TdeReader	r;
+	size_t		stated;
+
+	if (len < OFFSET_ID)
+		return len;
+	tde_reader_init(&r, buf + OFFSET_LENGTH, OFFSET_ID - OFFSET_LENGTH);
+	stated = tde_get_uint(&r, 4);
+	return stated < len ? stated : len;
+}
+
 int
 tde_wal_epoch_unwrap(const uint8 *buf, size_t len, const uint8 *scope_key,
 					 TdeWalEpoch *epoch, const char **reason)
@@ -273,4 +286,38 @@ tde_wal_epochs_next(const uint8 *buf, size_t len, size_t *position,
 		return NULL;
 	*position += *epoch_len;
 	return p;
+}
+
+bool
+tde_wal_epoch_matches(const TdeWalEpoch *epoch, const TdeWalEpochQuery *query)
+{
+	if (epoch->id != query->id || epoch->tli != query->tli)
+		return false;
+	if (query->start != InvalidXLogRecPtr)
+		return epoch->start == query->start;
+	return epoch->start <= query->pageaddr;
+}
+
+int
+tde_wal_epochs_find(const uint8 *buf, size_t len,
+					const TdeWalEpochQuery *query,
+					const uint8 **found, size_t *found_len)
+{
+	size_t		position = 0;
+	size_t		epoch_len;
+	const uint8 *p;
+	const char *reason;
+	TdeWalEpoch epoch;
+	int			n = 0;
+
+	while ((p = tde_wal_epochs_next(buf, len, &position, &epoch_len)) != NULL)
+	{
+		if (tde_wal_epoch_decode(p, epoch_len, &epoch, &reason) < 0 ||
+			!tde_wal_epoch_matches(&epoch, query))
+			continue;
+		*found = p;
+		*found_len = epoch_len;
+		n++;
+	}
+	return n;
 }

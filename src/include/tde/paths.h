@@ -21,6 +21,7 @@
 #define TDE_DATABASE_FILE	"database_key.key"
 #define TDE_SERVER_FILE		"server_key.key"
 #define TDE_DEFAULT_FILE	"default_key.key"
+#define TDE_WAL_EPOCHS_FILE	"wal_epochs"
 #define TDE_TEMP_SUFFIX		".tmp"
 
 /*

@@ -61,6 +61,12 @@ extern int	tde_wal_epoch_decode(const uint8 *buf, size_t len,
 								 TdeWalEpoch *epoch, const char **reason);
 
 /*
+ * The length that an encoded epoch states, if that many bytes are there; else
+ * len.  (In WAL its record is longer: it is filled up to the page's end.)
+ */
+extern size_t tde_wal_epoch_length(const uint8 *buf, size_t len);
+
+/*
  * Having decoded it, unwrap the key under the scope key of its generation.
  */
 extern int	tde_wal_epoch_unwrap(const uint8 *buf, size_t len,
@@ -90,5 +96,31 @@ extern int	tde_wal_epochs_open(const uint8 *buf, size_t len,
 								const char **reason);
 extern const uint8 *tde_wal_epochs_next(const uint8 *buf, size_t len,
 										size_t *position, size_t *epoch_len);
+
+/*
+ * The epoch that a page of WAL is in.  Where the reader met the epoch's record,
+ * "start" says where the epoch began; else it is InvalidXLogRecPtr, and any
+ * epoch of the page's timeline that began before it will do.
+ */
+typedef struct TdeWalEpochQuery
+{
+	uint32		id;				/* in the page's header, not 0 */
+	TimeLineID	tli;			/* likewise */
+	XLogRecPtr	pageaddr;
+	XLogRecPtr	start;
+} TdeWalEpochQuery;
+
+extern bool tde_wal_epoch_matches(const TdeWalEpoch *epoch,
+								  const TdeWalEpochQuery *query);
+
+/*
+ * Look for it in such a file, which tde_wal_epochs_open has accepted.  Returns
+ * how many epochs match, and the last of them: more than one, if servers that
+ * were copied from one another drew the same id.  (An epoch is only once in
+ * the file.)
+ */
+extern int	tde_wal_epochs_find(const uint8 *buf, size_t len,
+								const TdeWalEpochQuery *query,
+								const uint8 **found, size_t *found_len);
 
 #endif							/* TDE_WAL_EPOCH_H */

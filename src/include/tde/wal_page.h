@@ -23,6 +23,33 @@
 /* Bytes of an epoch's key. */
 #define TDE_WAL_KEY_LEN			16
 
+/*
+ * Where a page's header, long or short, has the id of the epoch under whose
+ * key the page is: four bytes of padding upstream, 0 for a page in clear.
+ */
+#define TDE_WAL_KEY_ID_OFFSET	20
+
+/*
+ * In that id: the page was encrypted under the epoch named by the other bits,
+ * and is in clear here (pg_tde_archive_decrypt).  Ids of epochs do not have it.
+ */
+#define TDE_WAL_DECRYPTED		0x80000000
+
+static inline uint32
+tde_wal_page_key_id(const void *page)
+{
+	uint32		id;
+
+	memcpy(&id, (const uint8 *) page + TDE_WAL_KEY_ID_OFFSET, sizeof(id));
+	return id;
+}
+
+static inline void
+tde_wal_page_set_key_id(void *page, uint32 id)
+{
+	memcpy((uint8 *) page + TDE_WAL_KEY_ID_OFFSET, &id, sizeof(id));
+}
+
 /* Bytes of the unit in which "was this written?" is decided, and of a marker. */
 #define TDE_WAL_WORD			8
 

@@ -43,6 +43,9 @@
 #define XLOG_TDE_PROVIDERS		0x20	/* a list of providers was changed */
 #define XLOG_TDE_DATABASE_DROP	0x30	/* a database is gone for good */
 
+#define XLOG_TDE_WAL_EPOCH		0x40	/* an epoch of WAL begins (wal_epoch.h);
+										 * zeros follow, to the page's end */
+
 typedef struct xl_tde_keys
 {
 	uint32		nkeys;

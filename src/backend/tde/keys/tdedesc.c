@@ -14,6 +14,7 @@
 
 #include "tde/provider.h"
 #include "tde/scope.h"
+#include "tde/wal_epoch.h"
 #include "tde/xlog.h"
 
 static void
@@ -92,6 +93,30 @@ desc_scopes(StringInfo buf, const uint8 *data, size_t len)
 	}
 }
 
+static void
+desc_wal_epoch(StringInfo buf, const uint8 *data, size_t len)
+{
+	const char *reason;
+	TdeWalEpoch epoch;
+
+	if (tde_wal_epoch_decode(data, tde_wal_epoch_length(data, len),
+							 &epoch, &reason) < 0)
+	{
+		appendStringInfo(buf, "invalid epoch: %s", reason);
+		return;
+	}
+	appendStringInfo(buf, "%s; tli %u; prev tli %u; start %X/%X; WAL before ends %X/%X",
+					 epoch.id == 0 ? "in clear" : "encrypted",
+					 epoch.tli, epoch.prev_tli,
+					 LSN_FORMAT_ARGS(epoch.start),
+					 LSN_FORMAT_ARGS(epoch.prev_end));
+	if (epoch.id != 0)
+	{
+		appendStringInfo(buf, "; key %08X under generation ", epoch.id);
+		append_id(buf, &epoch.generation);
+	}
+}
+
 void
 tde_desc(StringInfo buf, XLogReaderState *record)
 {
@@ -127,6 +152,9 @@ tde_desc(StringInfo buf, XLogReaderState *record)
 				append_id(buf, &xlrec->id);
 			}
 			break;
+		case XLOG_TDE_WAL_EPOCH:
+			desc_wal_epoch(buf, data, len);
+			break;
 	}
 }
 
@@ -143,6 +171,8 @@ tde_identify(uint8 info)
 			return "PROVIDERS";
 		case XLOG_TDE_DATABASE_DROP:
 			return "DATABASE_DROP";
+		case XLOG_TDE_WAL_EPOCH:
+			return "WAL_EPOCH";
 	}
 	return NULL;
 }
