@@ -126,32 +126,14 @@ providers_of(const TdeScope *scope, char **problem)
 static bool
 open_scope(TdeScope *scope, const char *name)
 {
-	TdeKeyringError error;
-	char	   *problem;
-	const TdeProvider *provider = NULL;
+	char	   *problem = NULL;
+	const char *hint = _("Restore the list of key providers from a backup.");
 	const TdeProviderList *list = providers_of(scope, &problem);
 
-	if (list)
-		provider = tde_fe_find_provider_by_id(list,
-											  scope->principal.provider_id);
-	if (provider == NULL)
-	{
-		if (problem == NULL)
-			problem = psprintf(_("key provider \"%s\" (number %d), which has principal key \"%s\", does not exist"),
-							   scope->principal.provider_name,
-							   scope->principal.provider_id,
-							   scope->principal.key_name);
-		problem_found(name, problem, _("Restore the list of key providers from a backup."));
-		return false;
-	}
-	if (!tde_fe_unwrap_scope(scope, provider, &error))
-	{
-		problem_found(name, psprintf(error.detail[0] ? "%s: %s" : "%s",
-									 error.message, error.detail),
-					  error.hint);
-		return false;
-	}
-	return true;
+	if (problem == NULL && tde_fe_open_scope(scope, list, &problem, &hint))
+		return true;
+	problem_found(name, problem, hint);
+	return false;
 }
 
 /*

@@ -288,6 +288,51 @@ tde_wal_epochs_next(const uint8 *buf, size_t len, size_t *position,
 	return p;
 }
 
+/* Is an encoded epoch in a file? */
+static bool
+contains(const uint8 *buf, size_t len, const uint8 *epoch, size_t epoch_len)
+{
+	size_t		position = 0;
+	size_t		next_len;
+	const uint8 *p;
+
+	while ((p = tde_wal_epochs_next(buf, len, &position, &next_len)) != NULL)
+	{
+		if (next_len == epoch_len && memcmp(p, epoch, epoch_len) == 0)
+			return true;
+	}
+	return false;
+}
+
+size_t
+tde_wal_epochs_merge(const uint8 *a, size_t a_len,
+					 const uint8 *b, size_t b_len, uint8 *buf)
+{
+	const uint8 *files[2] = {a, b};
+	const size_t lens[2] = {a_len, b_len};
+	uint8	   *to = buf + STORE_HEADER;
+	uint32		n = 0;
+
+	for (int i = 0; i < 2; i++)
+	{
+		size_t		position = 0;
+		size_t		epoch_len;
+		const uint8 *p;
+
+		while (files[i] != NULL &&
+			   (p = tde_wal_epochs_next(files[i], lens[i], &position,
+										&epoch_len)) != NULL)
+		{
+			if (i == 1 && a != NULL && contains(a, a_len, p, epoch_len))
+				continue;
+			memcpy(to, p, epoch_len);
+			to += epoch_len;
+			n++;
+		}
+	}
+	return tde_wal_epochs_finish(buf, to - buf - STORE_HEADER, n);
+}
+
 bool
 tde_wal_epoch_matches(const TdeWalEpoch *epoch, const TdeWalEpochQuery *query)
 {

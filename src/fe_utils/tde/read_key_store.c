@@ -17,78 +17,19 @@
 #include "postgres_fe.h"
 
 #include <dirent.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "common/file_perm.h"
-#include "common/file_utils.h"
 #include "common/int.h"
 #include "common/logging.h"
 #include "tde/fe_key_store.h"
 #include "tde/paths.h"
 
-/* As in the server: none of our files is anywhere near. */
-#define MAX_FILE_LEN	(512 * 1024 * 1024)
-
-/* ---- files ---- */
-
-/*
- * The content of a file, palloc'd; see fe_key_store.h about *problem.
- */
 static uint8 *
 read_file(const char *pgdata, const char *path, size_t *len, char **problem)
 {
 	char		full[MAXPGPATH * 2];
-	struct stat st;
-	uint8	   *data;
-	int			fd;
-	size_t		n = 0;
 
-	*problem = NULL;
 	snprintf(full, sizeof(full), "%s/%s", pgdata, path);
-	fd = open(full, O_RDONLY | PG_BINARY, 0);
-	if (fd < 0)
-	{
-		if (errno != ENOENT)
-			*problem = psprintf(_("could not open file \"%s\": %m"), full);
-		return NULL;
-	}
-	if (fstat(fd, &st) != 0)
-	{
-		*problem = psprintf(_("could not stat file \"%s\": %m"), full);
-		close(fd);
-		return NULL;
-	}
-	if (!S_ISREG(st.st_mode) || st.st_size > MAX_FILE_LEN)
-	{
-		*problem = psprintf(_("file \"%s\" is not a file of the key store"),
-							full);
-		close(fd);
-		return NULL;
-	}
-
-	data = pg_malloc(st.st_size + 1);
-	while (n < st.st_size)
-	{
-		ssize_t		r = read(fd, data + n, st.st_size - n);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-		{
-			*problem = psprintf(_("could not read file \"%s\": %m"), full);
-			close(fd);
-			pfree(data);
-			return NULL;
-		}
-		if (r == 0)
-			break;
-		n += r;
-	}
-	close(fd);
-	*len = n;
-	return data;
+	return tde_fe_read_file(full, len, problem);
 }
 
 static char *
@@ -100,47 +41,56 @@ damaged(const char *path, const char *reason)
 /* ---- scopes and providers ---- */
 
 TdeScope *
+tde_fe_decode_scope(const uint8 *data, size_t len, TdeScopeKind kind,
+					Oid dbOid, const char **reason)
+{
+	TdeScopeGeneration *generations;
+	TdeScope   *scope;
+	bool		locked;
+	int			n;
+
+	*reason = NULL;
+	n = tde_scope_count(data, len, reason);
+	if (n < 0)
+		return NULL;
+
+	generations = tde_secure_alloc(sizeof(TdeScopeGeneration) * Max(n, 1),
+								   false, &locked);
+	if (generations == NULL)
+		pg_fatal("out of memory");
+	scope = pg_malloc0(sizeof(TdeScope));
+	if (tde_scope_decode(data, len, scope, generations, n, reason) == 0 &&
+		(scope->kind != kind ||
+		 (kind == TDE_SCOPE_DATABASE && scope->dbOid != dbOid)))
+		*reason = gettext_noop("it belongs to another database");
+	if (*reason != NULL)
+	{
+		scope->generations = generations;
+		scope->ngenerations = Max(n, 1);
+		tde_fe_free_scope(scope);
+		return NULL;
+	}
+	return scope;
+}
+
+TdeScope *
 tde_fe_read_scope(const char *pgdata, TdeScopeKind kind, Oid dbOid,
 				  char **problem)
 {
 	char		path[MAXPGPATH];
-	const char *reason = NULL;
-	TdeScope   *scope = NULL;
+	const char *reason;
+	TdeScope   *scope;
 	uint8	   *data;
 	size_t		len;
-	int			n;
 
 	tde_scope_path(kind, dbOid, path);
 	data = read_file(pgdata, path, &len, problem);
 	if (data == NULL)
 		return NULL;
-
-	n = tde_scope_count(data, len, &reason);
-	if (n >= 0)
-	{
-		TdeScopeGeneration *generations;
-		bool		locked;
-
-		generations = tde_secure_alloc(sizeof(TdeScopeGeneration) * Max(n, 1),
-									   false, &locked);
-		if (generations == NULL)
-			pg_fatal("out of memory");
-		scope = pg_malloc0(sizeof(TdeScope));
-		if (tde_scope_decode(data, len, scope, generations, n, &reason) == 0 &&
-			(scope->kind != kind ||
-			 (kind == TDE_SCOPE_DATABASE && scope->dbOid != dbOid)))
-			reason = gettext_noop("it belongs to another database");
-		if (reason != NULL)
-		{
-			scope->generations = generations;
-			scope->ngenerations = Max(n, 1);
-			tde_fe_free_scope(scope);
-			scope = NULL;
-		}
-	}
-	pfree(data);
+	scope = tde_fe_decode_scope(data, len, kind, dbOid, &reason);
 	if (scope == NULL)
 		*problem = damaged(path, reason);
+	pfree(data);
 	return scope;
 }
 
@@ -153,39 +103,49 @@ tde_fe_free_scope(TdeScope *scope)
 }
 
 TdeProviderList *
+tde_fe_decode_providers(const uint8 *data, size_t len, Oid dbOid,
+						const char **reason)
+{
+	TdeProvider *providers;
+	TdeProviderList *list;
+	int			n;
+
+	*reason = NULL;
+	n = tde_providers_count(data, len, reason);
+	if (n < 0)
+		return NULL;
+
+	providers = pg_malloc0(sizeof(TdeProvider) * Max(n, 1));
+	list = pg_malloc0(sizeof(TdeProviderList));
+	if (tde_providers_decode(data, len, list, providers, n, reason) == 0 &&
+		list->dbOid != dbOid)
+		*reason = gettext_noop("it belongs to another database");
+	if (*reason != NULL)
+	{
+		pfree(providers);
+		pfree(list);
+		return NULL;
+	}
+	return list;
+}
+
+TdeProviderList *
 tde_fe_read_providers(const char *pgdata, Oid dbOid, char **problem)
 {
 	char		path[MAXPGPATH];
-	const char *reason = NULL;
-	TdeProviderList *list = NULL;
+	const char *reason;
+	TdeProviderList *list;
 	uint8	   *data;
 	size_t		len;
-	int			n;
 
 	tde_provider_path(dbOid, path);
 	data = read_file(pgdata, path, &len, problem);
 	if (data == NULL)
 		return NULL;
-
-	n = tde_providers_count(data, len, &reason);
-	if (n >= 0)
-	{
-		TdeProvider *providers = pg_malloc0(sizeof(TdeProvider) * Max(n, 1));
-
-		list = pg_malloc0(sizeof(TdeProviderList));
-		if (tde_providers_decode(data, len, list, providers, n, &reason) == 0 &&
-			list->dbOid != dbOid)
-			reason = gettext_noop("it belongs to another database");
-		if (reason != NULL)
-		{
-			pfree(providers);
-			pfree(list);
-			list = NULL;
-		}
-	}
-	pfree(data);
+	list = tde_fe_decode_providers(data, len, dbOid, &reason);
 	if (list == NULL)
 		*problem = damaged(path, reason);
+	pfree(data);
 	return list;
 }
 
@@ -362,44 +322,14 @@ tde_fe_write_providers(const char *pgdata, const TdeProviderList *list)
 {
 	char		sub[MAXPGPATH];
 	char		path[MAXPGPATH * 2];
-	char		temp[MAXPGPATH * 2 + sizeof(TDE_TEMP_SUFFIX)];
 	uint8	   *data = pg_malloc(tde_providers_encoded_size(list->nproviders));
 	size_t		len = tde_providers_encode(list, data);
-	size_t		n = 0;
-	int			fd;
 
 	if (len == 0)
 		pg_fatal("could not encode the list of key providers: %s",
 				 _(tde_cipher_error()));
 	tde_provider_path(list->dbOid, sub);
 	snprintf(path, sizeof(path), "%s/%s", pgdata, sub);
-	snprintf(temp, sizeof(temp), "%s%s", path, TDE_TEMP_SUFFIX);
-
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY,
-			  pg_file_create_mode);
-	if (fd < 0)
-		pg_fatal("could not create file \"%s\": %m", temp);
-	while (n < len)
-	{
-		ssize_t		r;
-
-		errno = 0;
-		r = write(fd, data + n, len - n);
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r <= 0)
-		{
-			if (errno == 0)
-				errno = ENOSPC;
-			pg_log_error("could not write file \"%s\": %m", temp);
-			unlink(temp);
-			exit(1);
-		}
-		n += r;
-	}
-	if (close(fd) != 0)
-		pg_fatal("could not close file \"%s\": %m", temp);
-	if (durable_rename(temp, path) != 0)	/* which reports, and fsyncs */
-		exit(1);
+	tde_fe_write_file(path, data, len);
 	pfree(data);
 }

@@ -92,3 +92,32 @@ tde_fe_unwrap_scope(TdeScope *scope, const TdeProvider *provider,
 	}
 	return true;
 }
+
+bool
+tde_fe_open_scope(TdeScope *scope, const TdeProviderList *list,
+				  char **problem, const char **hint)
+{
+	static TdeKeyringError error;
+	const TdeProvider *provider = NULL;
+
+	if (list)
+		provider = tde_fe_find_provider_by_id(list,
+											  scope->principal.provider_id);
+	if (provider == NULL)
+	{
+		*problem = psprintf(_("key provider \"%s\" (number %d), which has principal key \"%s\", does not exist"),
+							scope->principal.provider_name,
+							scope->principal.provider_id,
+							scope->principal.key_name);
+		*hint = _("Restore the list of key providers from a backup.");
+		return false;
+	}
+	if (!tde_fe_unwrap_scope(scope, provider, &error))
+	{
+		*problem = psprintf(error.detail[0] ? "%s: %s" : "%s",
+							error.message, error.detail);
+		*hint = error.hint[0] ? error.hint : NULL;
+		return false;
+	}
+	return true;
+}

@@ -16,6 +16,7 @@
 #include "tde/keyring.h"
 #include "tde/provider.h"
 #include "tde/scope.h"
+#include "tde/wal_reader.h"
 
 /*
  * Copy the key store of a stopped cluster into another one, which must have
@@ -42,6 +43,14 @@ extern void tde_fe_free_scope(TdeScope *scope);
 /* A list of providers; dbOid InvalidOid for the global one. */
 extern TdeProviderList *tde_fe_read_providers(const char *pgdata, Oid dbOid,
 											  char **problem);
+
+/* The same from the content of such a file; NULL with *reason on damage. */
+extern TdeScope *tde_fe_decode_scope(const uint8 *data, size_t len,
+									 TdeScopeKind kind, Oid dbOid,
+									 const char **reason);
+extern TdeProviderList *tde_fe_decode_providers(const uint8 *data, size_t len,
+												Oid dbOid,
+												const char **reason);
 
 /*
  * The key of a relation.  With a scope whose keys are unwrapped the key is
@@ -76,7 +85,25 @@ extern bool tde_fe_scope_is_over(const char *pgdata, const TdeScope *scope);
 /* "default key", "server key", "database 5"; palloc'd and translated */
 extern char *tde_fe_scope_name(TdeScopeKind kind, Oid dbOid);
 
+/* ---- files (files.c) ---- */
+
+/* The content of a file, palloc'd. */
+extern uint8 *tde_fe_read_file(const char *path, size_t *len, char **problem);
+
+/*
+ * Replace a file, durably.  Ends the program with a message on failure.
+ */
+extern void tde_fe_write_file(const char *path, const uint8 *data, size_t len);
+
 /* ---- principal keys (unwrap_scope.c) ---- */
+
+/*
+ * Find the principal key's provider in the list (NULL if there is none) and
+ * unwrap the scope keys; false with *problem, and *hint or NULL, if that is
+ * not possible.
+ */
+extern bool tde_fe_open_scope(TdeScope *scope, const TdeProviderList *list,
+							  char **problem, const char **hint);
 
 /*
  * Ask a provider for the principal key of a scope and unwrap the scope keys;
@@ -88,6 +115,44 @@ extern bool tde_fe_unwrap_scope(TdeScope *scope, const TdeProvider *provider,
 
 /* How many principal keys were asked for. */
 extern int	tde_fe_principals_asked(void);
+
+/* ---- keys of WAL (wal_keys.c) ---- */
+
+/*
+ * Make keys of WAL available (tde_wal_key_source) from a key store, whose
+ * directory "pg_tde" is given; it need not exist.  Nothing is read, nor any
+ * provider asked, before WAL turns out to be encrypted.  To be called before
+ * anything makes OpenSSL allocate memory: it calls tde_secure_heap_init().
+ *
+ * A reader that meets WAL whose key is missing ends the program.
+ */
+extern void tde_fe_wal_keys_init(const char *key_store);
+
+/*
+ * The key store of the data directory that a directory of WAL is in: where it
+ * is, or would be; palloc'd.
+ */
+extern char *tde_fe_key_store_of_wal(const char *waldir);
+
+/*
+ * For programs that do not read WAL through a reader: find an epoch with its
+ * key, and make an epoch known that was met in WAL.  See TdeWalKeySource in
+ * wal_reader.h.  epoch->scope is not valid.  The caller wipes epoch->key.
+ */
+extern TdeWalKeyStatus tde_fe_wal_find_epoch(const TdeWalEpochQuery *query,
+											 TdeWalEpoch *epoch,
+											 char *problem,
+											 size_t problem_size);
+extern void tde_fe_wal_learn_epoch(const uint8 *record, size_t len);
+
+/*
+ * Add the epochs of another key store's file (TDE_WAL_EPOCHS_FILE) to those of
+ * a data directory, durably, or with dry_run only see that it could be done.
+ * Ends the program with a message on failure.  (other_len is a pointer so that
+ * the call that reads the file can stand in the argument before.)
+ */
+extern void tde_fe_wal_merge_epochs(const char *pgdata, const char *other,
+									const size_t *other_len, bool dry_run);
 
 /* ---- writing ---- */
 

@@ -22,6 +22,7 @@
 #define TDE_SERVER_FILE		"server_key.key"
 #define TDE_DEFAULT_FILE	"default_key.key"
 #define TDE_WAL_EPOCHS_FILE	"wal_epochs"
+#define TDE_WAL_EPOCHS_PATH	TDE_GLOBAL_DIR "/" TDE_WAL_EPOCHS_FILE
 #define TDE_TEMP_SUFFIX		".tmp"
 
 /*
@@ -65,7 +66,8 @@ tde_path_of_scope(const char *path, char *owner)
 	const char *dir;
 	size_t		len;
 
-	if (!tde_path_is_key_store(path) || path[strlen(TDE_DIR)] == '\0')
+	if (!tde_path_is_key_store(path) || path[strlen(TDE_DIR)] == '\0' ||
+		strcmp(path, TDE_WAL_EPOCHS_PATH) == 0)
 		return false;
 	dir = path + strlen(TDE_DIR) + 1;
 	len = strcspn(dir, "/");

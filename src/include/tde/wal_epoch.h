@@ -98,6 +98,15 @@ extern const uint8 *tde_wal_epochs_next(const uint8 *buf, size_t len,
 										size_t *position, size_t *epoch_len);
 
 /*
+ * Make a file of the epochs of two, each of which tde_wal_epochs_open has
+ * accepted or is NULL: those of a, then those of b that are not, byte for byte,
+ * among a's.  buf has room for a_len + b_len + TDE_WAL_EPOCHS_OVERHEAD bytes.
+ * Returns the length of the file.
+ */
+extern size_t tde_wal_epochs_merge(const uint8 *a, size_t a_len,
+								   const uint8 *b, size_t b_len, uint8 *buf);
+
+/*
  * The epoch that a page of WAL is in.  Where the reader met the epoch's record,
  * "start" says where the epoch began; else it is InvalidXLogRecPtr, and any
  * epoch of the page's timeline that began before it will do.

@@ -276,6 +276,57 @@ check_epoch_values(Checks *checks, const TdeWalEpoch *good,
 #undef REFUSED
 }
 
+/*
+ * Merge a file of epochs with one that has the last of its epochs and another.
+ */
+static void
+check_merge(Checks *checks, const uint8 *file, size_t len)
+{
+	uint8		other[MAX_VECTOR];
+	uint8	   *epochs = other + TDE_WAL_EPOCHS_OVERHEAD - 4;
+	uint8		merged[MAX_VECTOR * 2];
+	uint8		again[MAX_VECTOR * 3];
+	size_t		position = 0;
+	size_t		epoch_len;
+	size_t		other_len = 0;
+	size_t		merged_len;
+	const uint8 *p;
+	const uint8 *last = NULL;
+	size_t		last_len = 0;
+	const char *reason;
+
+	while ((p = tde_wal_epochs_next(file, len, &position, &epoch_len)) != NULL)
+	{
+		last = p;
+		last_len = epoch_len;
+	}
+	check(checks, tde_wal_epochs_merge(file, len, NULL, 0, merged) == len &&
+		  memcmp(merged, file, len) == 0 &&
+		  tde_wal_epochs_merge(NULL, 0, file, len, merged) == len &&
+		  memcmp(merged, file, len) == 0,
+		  "epochs: merged with nothing");
+	if (last == NULL)
+		return;
+
+	memcpy(epochs, last, last_len);
+	memcpy(epochs + last_len, last, last_len);
+	epochs[last_len + 48] ^= 1; /* time of creation */
+	fix_crc(epochs + last_len, last_len);
+	other_len = tde_wal_epochs_finish(other, last_len * 2, 2);
+
+	merged_len = tde_wal_epochs_merge(file, len, other, other_len, merged);
+	check(checks, merged_len == len + last_len &&
+		  tde_wal_epochs_open(merged, merged_len, &reason) ==
+		  tde_wal_epochs_open(file, len, &reason) + 1 &&
+		  memcmp(merged + len - 4, epochs + last_len, last_len) == 0,
+		  "epochs: what is in both is once in the merged file");
+	check(checks,
+		  tde_wal_epochs_merge(merged, merged_len, file, len,
+							   again) == merged_len &&
+		  memcmp(again, merged, merged_len) == 0,
+		  "epochs: merged again, nothing changes");
+}
+
 void
 check_wal(Checks *checks)
 {
@@ -321,6 +372,7 @@ check_wal(Checks *checks)
 			check(checks, tde_wal_epochs_open(record, len, &reason) ==
 				  vectors_uint(&v, "n"), "epochs: vector %d", n);
 			check_decoder(checks, "epochs", decode_epochs, record, len);
+			check_merge(checks, record, len);
 		}
 	}
 	vectors_close(&v);

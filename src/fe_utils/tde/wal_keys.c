@@ -1,0 +1,354 @@
+/*-------------------------------------------------------------------------
+ *
+ * wal_keys.c
+ *	  Keys of WAL for programs, from the key store of a data directory.
+ *
+ * Epochs are known from the key store's file, and from their records, which a
+ * reader meets on its way.  An epoch's key is wrapped by a generation of the
+ * server's scope key, which is looked for in the server's scope file; where
+ * that is lost or has no such generation (it was made on a branch that
+ * pg_rewind gave up), the copy of the scope in the epoch itself serves, and the
+ * principal key named there.
+ *
+ * A program has one key store.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/fe_utils/tde/wal_keys.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres_fe.h"
+
+#include <sys/stat.h>
+
+#include "common/logging.h"
+#include "tde/fe_key_store.h"
+#include "tde/paths.h"
+
+/* The directory "pg_tde". */
+static const char *key_store = NULL;
+
+/*
+ * The epochs that are known, in the format of the file; and why those of the
+ * file are not among them, or NULL.
+ */
+static uint8 *known = NULL;
+static size_t known_len = 0;
+static char *file_problem = NULL;
+
+/* Scopes of the server whose keys are unwrapped. */
+typedef struct OpenScope
+{
+	struct OpenScope *next;
+	TdeScope   *scope;
+} OpenScope;
+
+static OpenScope *open_scopes = NULL;
+
+/* ---- files ---- */
+
+/* Path of a file in the key store that "path" names from a data directory. */
+static char *
+store_path(const char *path)
+{
+	return psprintf("%s%s", key_store, path + strlen(TDE_DIR));
+}
+
+/* Read it; if it does not exist that is a problem, too. */
+static uint8 *
+read_store_file(const char *path, size_t *len, char **problem)
+{
+	char	   *full = store_path(path);
+	uint8	   *data = tde_fe_read_file(full, len, problem);
+
+	if (data == NULL && *problem == NULL)
+		*problem = psprintf(_("file \"%s\" does not exist"), full);
+	pfree(full);
+	return data;
+}
+
+static char *
+damaged(const char *path, const char *reason)
+{
+	return psprintf(_("could not use file \"%s\": %s"), store_path(path),
+					_(reason));
+}
+
+/* ---- epochs ---- */
+
+/* Make the epochs of a file known. */
+static void
+add_epochs(const uint8 *file, size_t len)
+{
+	uint8	   *merged = pg_malloc(known_len + len + TDE_WAL_EPOCHS_OVERHEAD);
+	size_t		merged_len = tde_wal_epochs_merge(known, known_len, file, len,
+												  merged);
+
+	pg_free(known);
+	known = merged;
+	known_len = merged_len;
+}
+
+static void
+read_epochs(void)
+{
+	const char *reason;
+	size_t		len;
+	uint8	   *data = read_store_file(TDE_WAL_EPOCHS_PATH, &len,
+									   &file_problem);
+
+	if (data == NULL)
+		return;
+	if (tde_wal_epochs_open(data, len, &reason) < 0)
+		file_problem = damaged(TDE_WAL_EPOCHS_PATH, reason);
+	else
+		add_epochs(data, len);
+	pfree(data);
+}
+
+void
+tde_fe_wal_learn_epoch(const uint8 *record, size_t len)
+{
+	uint8		file[TDE_WAL_EPOCH_MAX_LEN + TDE_WAL_EPOCHS_OVERHEAD];
+	TdeWalEpoch epoch;
+	const char *reason;
+
+	if (tde_wal_epoch_decode(record, len, &epoch, &reason) < 0)
+		return;
+	memcpy(file + TDE_WAL_EPOCHS_OVERHEAD - 4, record, len);
+	add_epochs(file, tde_wal_epochs_finish(file, len, 1));
+}
+
+/* ---- scope keys ---- */
+
+static const uint8 *
+find_open_scope_key(const TdeId *generation)
+{
+	for (OpenScope *open = open_scopes; open != NULL; open = open->next)
+		for (int i = 0; i < open->scope->ngenerations; i++)
+			if (TdeIdEquals(&open->scope->generations[i].id, generation))
+				return open->scope->generations[i].key;
+	return NULL;
+}
+
+/*
+ * Unwrap the keys of an encoded scope and keep it.  Returns why that is not
+ * possible, or NULL.  "path" is where it was read.
+ */
+static char *
+open_server_scope(const uint8 *data, size_t len, const char *path)
+{
+	static TdeProviderList *providers = NULL;
+	static char *providers_problem = NULL;
+	TdeScope   *scope;
+	OpenScope  *open;
+	const char *reason;
+	const char *hint;
+	char	   *problem;
+
+	if (providers == NULL && providers_problem == NULL)
+	{
+		char		list[MAXPGPATH];
+		size_t		list_len;
+		uint8	   *list_data;
+
+		tde_provider_path(InvalidOid, list);
+		list_data = read_store_file(list, &list_len, &providers_problem);
+		if (list_data)
+		{
+			providers = tde_fe_decode_providers(list_data, list_len,
+												InvalidOid, &reason);
+			if (providers == NULL)
+				providers_problem = damaged(list, reason);
+			pfree(list_data);
+		}
+	}
+	if (providers == NULL)
+		return providers_problem;
+
+	scope = tde_fe_decode_scope(data, len, TDE_SCOPE_SERVER, InvalidOid,
+								&reason);
+	if (scope == NULL)
+		return damaged(path, reason);
+	if (!tde_fe_open_scope(scope, providers, &problem, &hint))
+	{
+		tde_fe_free_scope(scope);
+		return problem;
+	}
+
+	open = pg_malloc(sizeof(OpenScope));
+	open->scope = scope;
+	open->next = open_scopes;
+	open_scopes = open;
+	return NULL;
+}
+
+/*
+ * The scope key that wraps an epoch's key; NULL with *problem.
+ */
+static const uint8 *
+find_scope_key(const TdeWalEpoch *epoch, char **problem)
+{
+	static bool tried = false;
+	static char *scope_problem = NULL;
+	const uint8 *key;
+
+	if (!tried)
+	{
+		char		path[MAXPGPATH];
+		size_t		len;
+		uint8	   *data;
+
+		tried = true;
+		tde_scope_path(TDE_SCOPE_SERVER, InvalidOid, path);
+		data = read_store_file(path, &len, &scope_problem);
+		if (data)
+		{
+			scope_problem = open_server_scope(data, len, path);
+			pfree(data);
+		}
+	}
+
+	key = find_open_scope_key(&epoch->generation);
+	if (key)
+		return key;
+	*problem = open_server_scope(epoch->scope, epoch->scope_len,
+								 TDE_WAL_EPOCHS_PATH);
+	if (*problem == NULL)
+		return find_open_scope_key(&epoch->generation);
+	if (scope_problem && strcmp(scope_problem, *problem) != 0)
+		*problem = psprintf("%s; %s", *problem, scope_problem);
+	return NULL;
+}
+
+/* ---- the key source ---- */
+
+TdeWalKeyStatus
+tde_fe_wal_find_epoch(const TdeWalEpochQuery *query, TdeWalEpoch *epoch,
+					  char *problem, size_t problem_size)
+{
+	const uint8 *found;
+	size_t		len;
+	const uint8 *scope_key;
+	const char *reason;
+	char	   *why;
+	int			n = 0;
+
+	/* the file may have grown since it was read */
+	if (known)
+		n = tde_wal_epochs_find(known, known_len, query, &found, &len);
+	if (n == 0)
+	{
+		read_epochs();
+		if (known)
+			n = tde_wal_epochs_find(known, known_len, query, &found, &len);
+	}
+
+	if (n == 0)
+	{
+		if (file_problem)
+			strlcpy(problem, file_problem, problem_size);
+		else
+			snprintf(problem, problem_size, _("it is not in file \"%s\""),
+					 store_path(TDE_WAL_EPOCHS_PATH));
+		return TDE_WAL_KEY_UNKNOWN;
+	}
+	if (n > 1)
+	{
+		snprintf(problem, problem_size,
+				 _("there are %d keys of that ID in file \"%s\""),
+				 n, store_path(TDE_WAL_EPOCHS_PATH));
+		return TDE_WAL_KEY_UNUSABLE;
+	}
+
+	/* known to be decodable: that was checked when it came to be known */
+	(void) tde_wal_epoch_decode(found, len, epoch, &reason);
+	scope_key = find_scope_key(epoch, &why);
+	if (scope_key == NULL)
+	{
+		strlcpy(problem, why, problem_size);
+		return TDE_WAL_KEY_UNUSABLE;
+	}
+	if (tde_wal_epoch_unwrap(found, len, scope_key, epoch, &reason) < 0)
+	{
+		strlcpy(problem, damaged(TDE_WAL_EPOCHS_PATH, reason), problem_size);
+		return TDE_WAL_KEY_UNUSABLE;
+	}
+	epoch->scope = NULL;
+	epoch->scope_len = 0;
+	return TDE_WAL_KEY_FOUND;
+}
+
+static void
+no_key(XLogRecPtr pageptr, const char *message)
+{
+	pg_fatal("%s", message);
+}
+
+void
+tde_fe_wal_keys_init(const char *path)
+{
+	static const TdeWalKeySource source = {
+		.find = tde_fe_wal_find_epoch,
+		.learn = tde_fe_wal_learn_epoch,
+		.no_key = no_key,
+	};
+	char	   *parent = psprintf("%s/..", path);
+
+	if (!tde_secure_heap_init())
+		pg_fatal("could not set up memory for keys");
+
+	/* by name, not through a link */
+	canonicalize_path(parent);
+	tde_keyring_set_directory(parent);
+	key_store = path;
+	tde_wal_key_source = &source;
+}
+
+char *
+tde_fe_key_store_of_wal(const char *waldir)
+{
+	char	   *parent = psprintf("%s/..", waldir);
+	char	   *physical = psprintf("%s/../%s", waldir, TDE_DIR);
+	char	   *path;
+	struct stat st;
+
+	/* pg_wal may be a link, and be given as a link or as where that leads to */
+	canonicalize_path(parent);
+	path = psprintf("%s/%s", parent, TDE_DIR);
+	return stat(path, &st) != 0 && stat(physical, &st) == 0 ? physical : path;
+}
+
+/* ---- merging ---- */
+
+void
+tde_fe_wal_merge_epochs(const char *pgdata, const char *other,
+						const size_t *other_len, bool dry_run)
+{
+	char		path[MAXPGPATH * 2];
+	const char *reason;
+	char	   *problem;
+	uint8	   *file;
+	size_t		len = 0;
+	uint8	   *merged;
+	size_t		merged_len;
+
+	snprintf(path, sizeof(path), "%s/%s", pgdata, TDE_WAL_EPOCHS_PATH);
+	file = tde_fe_read_file(path, &len, &problem);
+	if (problem)
+		pg_fatal("%s", problem);
+	if (file && tde_wal_epochs_open(file, len, &reason) < 0)
+		pg_fatal("could not use file \"%s\": %s", path, _(reason));
+	if (tde_wal_epochs_open((const uint8 *) other, *other_len, &reason) < 0)
+		pg_fatal("could not use file \"%s\" of the other cluster: %s",
+				 TDE_WAL_EPOCHS_PATH, _(reason));
+
+	merged = pg_malloc(len + *other_len + TDE_WAL_EPOCHS_OVERHEAD);
+	merged_len = tde_wal_epochs_merge(file, len, (const uint8 *) other,
+									  *other_len, merged);
+	if (!dry_run)
+		tde_fe_write_file(path, merged, merged_len);
+	pg_free(file);
+	pg_free(merged);
+}
