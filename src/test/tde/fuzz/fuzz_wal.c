@@ -42,6 +42,24 @@ decode(const uint8 *data, size_t size)
 		FUZZ_REQUIRE(reason != NULL);
 }
 
+/* To an archive in clear, back, and there again: the same. */
+static void
+archive_page(TdeCtr *ctx, const uint8 *data, size_t size)
+{
+	uint8	   *page = malloc(size);
+	uint8	   *again = malloc(size);
+
+	FUZZ_REQUIRE(page != NULL && again != NULL);
+	memcpy(page, data, size);
+	FUZZ_REQUIRE(tde_wal_page_archive(ctx, 0, page, 24, size) == 0);
+	memcpy(again, page, size);
+	FUZZ_REQUIRE(tde_wal_page_restore(ctx, 0, again, 24, size) == 0);
+	FUZZ_REQUIRE(tde_wal_page_archive(ctx, 0, again, 24, size) == 0);
+	FUZZ_REQUIRE(memcmp(page, again, size) == 0);
+	free(again);
+	free(page);
+}
+
 /* The page is what was read of one: its last byte is the last that exists. */
 static void
 read_page(const uint8 *data, size_t size)
@@ -54,6 +72,9 @@ read_page(const uint8 *data, size_t size)
 	memcpy(page, data, size);
 	FUZZ_REQUIRE(tde_wal_page_decrypt(ctx, 0, page, 0, size) == 0);
 	free(page);
+	size -= size % TDE_WAL_WORD;
+	if (size > 24)
+		archive_page(ctx, data, size);
 	tde_ctr_free(ctx);
 }
 

@@ -2,7 +2,7 @@
  *
  * check_wal.c
  *	  Encryption of WAL: our vectors, pieces of a page, what was never
- *	  written; epochs: vectors, damage, forgery.
+ *	  written, archives in clear; epochs: vectors, damage, forgery.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -75,6 +75,141 @@ check_page_vector(Vectors *v, TdeCtr *ctx)
 		sha256_is(page + from, to - from, sha256) &&
 		tde_wal_page_decrypt(ctx, pageaddr, page, from, to) == 0 &&
 		sha256_is(page + from, to - from, read);
+}
+
+static bool
+check_archive_vector(Vectors *v, TdeCtr *ctx)
+{
+	uint8		page[PAGE];
+	uint8		key[TDE_WAL_KEY_LEN];
+	uint8		archived[PG_SHA256_DIGEST_LENGTH];
+	uint8		restored[PG_SHA256_DIGEST_LENGTH];
+	uint64		pageaddr = strtou64(vectors_get(v, "pageaddr"), NULL, 16);
+	size_t		from = vectors_uint(v, "from");
+
+	if (vectors_bytes(v, "key", key, sizeof(key)) != sizeof(key) ||
+		vectors_bytes(v, "archived", archived, sizeof(archived)) == 0 ||
+		vectors_bytes(v, "restored", restored, sizeof(restored)) == 0 ||
+		tde_ctr_set_key(ctx, key, sizeof(key)) < 0)
+		return false;
+
+	fill_pattern(page, PAGE, vectors_uint(v, "seed"));
+	tde_wal_page_set_key_id(page, vectors_uint(v, "id") | TDE_WAL_DECRYPTED);
+	put_in_clear(v, pageaddr, page);
+	return sha256_is(page, PAGE, archived) &&
+		tde_wal_page_restore(ctx, pageaddr, page, from, PAGE) == 0 &&
+		sha256_is(page, PAGE, restored) &&
+		tde_wal_page_archive(ctx, pageaddr, page, from, PAGE) == 0 &&
+		sha256_is(page, PAGE, archived);
+}
+
+/*
+ * Pages of any content, of which any part was written, with and without a
+ * marker behind it, and with holes: in the archive they are what a reader makes
+ * of them; encrypted again they read the same, and without holes they are the
+ * same up to the last word that is not zero.
+ */
+#define SHAPES			2000
+
+static void
+check_archives(Checks *checks, TdeCtr *ctx)
+{
+	bool		reads = true;
+	bool		same = true;
+	bool		same_again = true;
+	bool		ends = true;
+
+	for (uint32 shape = 0; shape < SHAPES; shape++)
+	{
+		uint8		random[PAGE / TDE_WAL_WORD];
+		uint8		plain[PAGE];
+		uint8		disk[PAGE];
+		uint8		read[PAGE];
+		uint8		page[PAGE];
+		uint64		pageaddr = (uint64) shape * 0x10004000;
+		size_t		from = shape & 1 ? 24 : 40;
+		size_t		end;
+		bool		marker = (shape & 2) != 0;
+		bool		holes = shape % 5 == 0;
+
+		/* what was written: a third of its words are zero, often the last */
+		fill_pattern(plain, PAGE, shape);
+		fill_pattern(random, sizeof(random), shape + SHAPES);
+		end = from + (plain[0] << 8 | plain[1]) % (PAGE - from + 1) /
+			TDE_WAL_WORD * TDE_WAL_WORD;
+		if (shape % 7 == 0)
+			end = PAGE;
+		for (size_t i = from; i < end; i += TDE_WAL_WORD)
+			if (random[i / TDE_WAL_WORD] < 85)
+				memset(plain + i, 0, TDE_WAL_WORD);
+		tde_wal_page_set_key_id(plain, shape + 1);
+		memset(plain + end, 0, PAGE - end);
+		memcpy(disk, plain, PAGE);
+		same = same && tde_wal_crypt(ctx, pageaddr + from, disk + from,
+									 disk + from, end - from) == 0;
+		if (marker && end < PAGE)
+			tde_wal_make_marker(pageaddr + end, disk + end);
+		if (holes)
+		{
+			for (size_t i = from; i + 16 <= end; i += 8 * random[i / 8] + 8)
+				memset(disk + i, 0, 16);
+		}
+		memcpy(read, disk, PAGE);
+		same = same &&
+			tde_wal_page_decrypt(ctx, pageaddr, read, from, PAGE) == 0;
+
+		/* to the archive */
+		memcpy(page, disk, PAGE);
+		same = same &&
+			tde_wal_page_archive(ctx, pageaddr, page, from, PAGE) == 0 &&
+			tde_wal_page_key_id(page) == (TDE_WAL_DECRYPTED | (shape + 1));
+		tde_wal_page_set_key_id(page, shape + 1);
+		reads = reads && memcmp(page, read, PAGE) == 0;
+		tde_wal_page_set_key_id(page, TDE_WAL_DECRYPTED | (shape + 1));
+
+		/* and back */
+		same = same &&
+			tde_wal_page_restore(ctx, pageaddr, page, from, PAGE) == 0;
+		if (!holes)
+		{
+			size_t		last = end;
+
+			while (last > from && !(marker && end < PAGE) &&
+				   memcmp(plain + last - 8, (uint8[8]) {0}, 8) == 0)
+				last -= 8;
+			same = same && memcmp(page, disk, last) == 0 &&
+				(last < end || memcmp(page, disk, PAGE) == 0);
+		}
+		memcpy(disk, page, PAGE);
+		same = same &&
+			tde_wal_page_decrypt(ctx, pageaddr, page, from, PAGE) == 0;
+		reads = reads && memcmp(page, read, PAGE) == 0;
+
+		/* again: what came from an archive goes there and back unchanged */
+		memcpy(page, disk, PAGE);
+		same_again = same_again &&
+			tde_wal_page_archive(ctx, pageaddr, page, from, PAGE) == 0 &&
+			tde_wal_page_restore(ctx, pageaddr, page, from, PAGE) == 0 &&
+			memcmp(page, disk, PAGE) == 0;
+
+		/*
+		 * A server that recovers it puts a marker where the last record ends,
+		 * which may be behind zeros that were not encrypted again.
+		 */
+		if (end < PAGE && !holes)
+		{
+			memset(disk + end, 0, PAGE - end);
+			tde_wal_make_marker(pageaddr + end, disk + end);
+			ends = ends &&
+				tde_wal_page_decrypt(ctx, pageaddr, disk, from, PAGE) == 0 &&
+				memcmp(disk, plain, end) == 0;
+		}
+	}
+	check(checks, reads, "WAL: archives in clear read as WAL does, and so does "
+		  "what is encrypted from them");
+	check(checks, same, "WAL: and that is the same bytes");
+	check(checks, same_again, "WAL: archived again, too");
+	check(checks, ends, "WAL: a marker behind what was restored");
 }
 
 /*
@@ -338,6 +473,7 @@ check_wal(Checks *checks)
 		return;
 	check_pieces(checks, ctx);
 	check_zeros(checks, ctx);
+	check_archives(checks, ctx);
 
 	vectors_open(&v, checks, "wal.txt");
 	while (vectors_next(&v))
@@ -353,6 +489,9 @@ check_wal(Checks *checks)
 		if (strcmp(test, "wal_page") == 0)
 			check(checks, check_page_vector(&v, ctx),
 				  "WAL: vector %d: %s", n, vectors_get(&v, "name"));
+		else if (strcmp(test, "wal_archive") == 0)
+			check(checks, check_archive_vector(&v, ctx),
+				  "WAL: vector %d: archive: %s", n, vectors_get(&v, "name"));
 		else if (strcmp(test, "wal_epoch") == 0)
 		{
 			if (!check(checks, check_epoch_vector(&v, &epoch, scope_key,

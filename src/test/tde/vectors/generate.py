@@ -254,6 +254,8 @@ def wal_page_cases():
         ('marker as the last word', high, 24, 8192, [], 8184),
         ('marker in front', high, 24, 8192, [(32, 8160)], 24),
         ('marker after a hole', high, 24, 8192, [(64, 16), (88, 8104)], 80),
+        ('marker after a zero word', high, 24, 8192, [(72, 8), (88, 8104)],
+         80),
     ]
     for i, (name, pageaddr, header, to, zeros, marker) in enumerate(shapes):
         key = pattern(16, 1200 + i)
@@ -267,6 +269,57 @@ def wal_page_cases():
         yield case + [('head', disk[:40]),
                       ('sha256', hashlib.sha256(disk).digest()),
                       ('read', hashlib.sha256(plain).digest())]
+
+
+def wal_archive_cases():
+    """Pages of an archive in clear, and what they are encrypted to."""
+    high = 0xFEDCBA9876540000
+    shapes = [
+        ('whole page', 0x2000, 24, [], None),
+        ('first page of a segment', 0x1000000, 40, [], None),
+        ('tail not written', high, 24, [(4096, 4096)], None),
+        ('zeros inside, and the last word', high, 24,
+         [(24, 8), (40, 32), (8184, 8)], None),
+        ('nothing written', high, 24, [(24, 8168)], None),
+        ('marker', high, 24, [(4104, 4088)], 4096),
+        ('marker after zeros', high, 24, [(64, 16), (88, 8104)], 80),
+        ('marker in front', high, 24, [(32, 8160)], 24),
+        ('marker as the last word', high, 24, [], 8184),
+        ('marker that is not the end', high, 24, [(4200, 3992)], 4096),
+    ]
+    for i, (name, pageaddr, header, zeros, marker) in enumerate(shapes):
+        key = pattern(16, 2000 + i)
+        ident = 0x7FFFFFFF - i
+        page = bytearray(pattern(8192, 3))
+        page[20:24] = struct.pack('<I', ident | 1 << 31)
+        for offset, length in zeros:
+            page[offset:offset + length] = bytes(length)
+        word = None
+        if marker is not None:
+            word = struct.pack('<II', 0xFFFFFFFF,
+                               0x43774E78 ^ (pageaddr + marker) & 0xFFFFFFFF)
+            page[marker:marker + 8] = word
+        end = header
+        for at in range(header, 8192, 8):
+            if any(page[at:at + 8]):
+                end = at + 8
+        if marker == end - 8 and page[marker:end] == word:
+            end = marker
+        blocks = b''.join(((pageaddr + header) // 16 + n).to_bytes(16, 'big')
+                          for n in range(8192 // 16))
+        stream = aes(key, modes.ECB(), blocks)[(pageaddr + header) % 16:]
+        disk = bytearray(page)
+        disk[20:24] = struct.pack('<I', ident)
+        for at in range(header, end):
+            disk[at] ^= stream[at - header]
+        case = [('test', 'wal_archive'), ('name', name), ('key', key),
+                ('pageaddr', '%016x' % pageaddr), ('from', header),
+                ('id', ident), ('seed', 3)]
+        case += [('zeros', '%d %d' % z) for z in zeros]
+        if marker is not None:
+            case.append(('marker', marker))
+        yield case + [('archived', hashlib.sha256(page).digest()),
+                      ('restored', hashlib.sha256(disk).digest())]
 
 
 def wal_epoch(scope_key, iv, ident, tli, prev_tli, start, prev_end, system,
@@ -329,8 +382,11 @@ def main():
         'wal.txt': cases_to_text(
             ['WAL pages and epochs: doc/wal-format.md.', note,
              '"head" and "sha256" are of what stands on disk after the header,',
-             '"read" is the SHA-256 of what a reader makes of it.'],
-            list(wal_page_cases()) + list(wal_epoch_cases())),
+             '"read" is the SHA-256 of what a reader makes of it;',
+             '"archived" and "restored" are those of a page in an archive in clear',
+             'and encrypted again, with their headers.'],
+            list(wal_page_cases()) + list(wal_archive_cases()) +
+            list(wal_epoch_cases())),
     }
     here = os.path.dirname(os.path.abspath(__file__))
     status = 0
