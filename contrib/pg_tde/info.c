@@ -19,7 +19,7 @@
 #include "miscadmin.h"
 #include "pg_tde.h"
 #include "tde/keys.h"
-#include "tde/settings.h"
+#include "tde/wal.h"
 #include "tde/storage.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -142,10 +142,10 @@ pg_tde_is_encrypted(PG_FUNCTION_ARGS)
 }
 
 /*
- * Is the WAL that is written now encrypted?
+ * Is the WAL that is written now, or replayed by a standby, encrypted?
  */
 Datum
 pg_tde_is_wal_encrypted(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(tde_wal_encrypt);
+	PG_RETURN_BOOL(TdeWalIsEncrypted());
 }

@@ -60,24 +60,6 @@ static const struct config_enum_entry key_state_actions[] = {
 };
 
 /*
- * WAL is not encrypted yet.  A server that was asked for it must not start and
- * write it in clear.
- */
-static bool
-check_wal_encrypt(bool *newval, void **extra, GucSource source)
-{
-	if (!*newval)
-		return true;
-
-	GUC_check_errcode(ERRCODE_FEATURE_NOT_SUPPORTED);
-	GUC_check_errmsg("encryption of WAL is not supported by this version");
-	GUC_check_errdetail("With \"%s\" on, WAL would still be written in clear.",
-						"pg_tde.wal_encrypt");
-	GUC_check_errhint("Leave it off, and keep \"pg_wal\" and the WAL archive on encrypted storage.");
-	return false;
-}
-
-/*
  * Make the settings.  To be called once a process, when the table of settings
  * has been filled with the server's own and no value has been assigned yet.
  */
@@ -161,12 +143,12 @@ TdeDefineSettings(void)
 
 	DefineCustomBoolVariable("pg_tde.wal_encrypt",
 							 "Encrypts the write-ahead log.",
-							 NULL,
+							 "A server key must be set.",
 							 &tde_wal_encrypt,
 							 false,
 							 PGC_POSTMASTER,
 							 0,
-							 check_wal_encrypt, NULL, NULL);
+							 NULL, NULL, NULL);
 
 	DefineCustomBoolVariable("lock_memory",
 							 "Locks the memory of all server processes so that it is never swapped out.",

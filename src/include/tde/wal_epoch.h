@@ -77,12 +77,13 @@ extern int	tde_wal_epoch_unwrap(const uint8 *buf, size_t len,
  * The file of all epochs: a header, the encoded epochs, a checksum.  The
  * header and the checksum take this much.
  */
-#define TDE_WAL_EPOCHS_OVERHEAD	20
+#define TDE_WAL_EPOCHS_HEADER	16
+#define TDE_WAL_EPOCHS_OVERHEAD	(TDE_WAL_EPOCHS_HEADER + 4)
 
 /*
- * Make a file of what stands in buf from offset TDE_WAL_EPOCHS_OVERHEAD - 4
- * on: n encoded epochs of len bytes in all.  There must be room for four
- * bytes after them.  Returns the length of the file.
+ * Make a file of what stands in buf from offset TDE_WAL_EPOCHS_HEADER on: n
+ * encoded epochs of len bytes in all.  There must be room for four bytes after
+ * them.  Returns the length of the file.
  */
 extern size_t tde_wal_epochs_finish(uint8 *buf, size_t len, uint32 n);
 

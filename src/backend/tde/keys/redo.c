@@ -22,6 +22,7 @@
 #include "key_store.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
+#include "tde/wal.h"
 #include "tde/xlog.h"
 #include "utils/memutils.h"
 
@@ -207,6 +208,9 @@ tde_redo(XLogReaderState *record)
 			break;
 		case XLOG_TDE_DATABASE_DROP:
 			redo_database_drop(record);
+			break;
+		case XLOG_TDE_WAL_EPOCH:
+			tde_redo_wal_epoch(record);
 			break;
 		default:
 			elog(PANIC, "tde_redo: unknown op code %u", info);

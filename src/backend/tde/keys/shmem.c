@@ -28,6 +28,7 @@
 #include "port/pg_bitutils.h"
 #include "tde/settings.h"
 #include "tde/smgr.h"
+#include "tde/wal.h"
 
 #ifdef EXEC_BACKEND
 #error "the key store's mapping is inherited by fork(), which EXEC_BACKEND does without"
@@ -152,7 +153,7 @@ TdeShmemInit(void)
 
 	tde_active_flag = &tde_shared->active;
 
-	if (!TdeAioShmemInit())
+	if (!TdeAioShmemInit() || !TdeWalShmemInit())
 		locked = false;
 	if (!locked)
 		ereport(LOG,

@@ -1,0 +1,420 @@
+/*-------------------------------------------------------------------------
+ *
+ * begin_epoch.c
+ *	  The startup process begins a new epoch of WAL, under a new key.
+ *
+ * Nothing that may have been written is ever written again.  What WAL there is
+ * ends at E, inside a page or at a page's end.  The rest of E's page stays
+ * unused: a marker there says that WAL goes on with the next page.  That one,
+ * P1, is in clear and holds the epoch's record, which ends with the page; the
+ * page after it, P2, is the first one of the epoch, and all inserting begins
+ * there.  If WAL ends with a record that was cut off at a page's end, P1 is the
+ * page after that, and begins with the record that says so.
+ *
+ * Both pages are written here, durably, before any other process may insert or
+ * send WAL.  A crash in between leaves WAL that ends at E again.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/wal/begin_epoch.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "../keys/key_store.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xlogarchive.h"
+#include "access/xlogrecord.h"
+#include "access/xlogutils.h"
+#include "catalog/pg_control.h"
+#include "common/file_utils.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "tde/settings.h"
+#include "utils/injection_point.h"
+#include "utils/timestamp.h"
+#include "wal_internal.h"
+
+StaticAssertDecl(XLOG_BLCKSZ >= 4096,
+				 "the record of an epoch must fit into a page of WAL");
+
+/* Of the last record's page, or what that record begins; 0: in clear. */
+static uint32 last_epoch_id = 0;
+
+static bool needs_checkpoint = false;
+
+/* Segments before that of begun_at end in what was written here. */
+static TimeLineID begun_on;
+static XLogRecPtr begun_after = InvalidXLogRecPtr;
+static XLogRecPtr begun_at = InvalidXLogRecPtr;
+
+void
+TdeWalRecoveryEnds(const XLogReaderState *reader)
+{
+	last_epoch_id = reader->tde_epoch_id;
+}
+
+bool
+TdeWalNeedsCheckpoint(void)
+{
+	return needs_checkpoint;
+}
+
+/* ---- the key ---- */
+
+/*
+ * The scope that new epochs are under: the server's, with its newest
+ * generation only, encoded; and that generation's key.
+ */
+static uint8 *
+server_scope(TdeId *generation, uint8 *scope_key, size_t *len)
+{
+	char		reason[256];
+	char		path[MAXPGPATH];
+	TdeScope   *scope;
+	TdeScope	single;
+	uint8	   *encoded;
+
+	scope = tde_scope_read(TDE_SCOPE_SERVER, InvalidOid, reason,
+						   sizeof(reason));
+	tde_scope_path(TDE_SCOPE_SERVER, InvalidOid, path);
+	if (scope == NULL && reason[0] != '\0')
+		ereport(FATAL,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("could not use key file \"%s\": %s", path, reason),
+				 errhint("Restore the file from a backup.")));
+	if (scope == NULL || scope->retired)
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("WAL cannot be encrypted: no server key is set"),
+				 errhint("Start the server with \"%s\" off and set one with pg_tde_set_server_key_using_global_key_provider().",
+						 "pg_tde.wal_encrypt")));
+
+	single = *scope;
+	single.generations += scope->ngenerations - 1;
+	single.ngenerations = 1;
+	*generation = single.generations->id;
+	if (!tde_generation_key(generation, scope_key))
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("WAL cannot be encrypted: the server's scope key is not available"),
+				 errdetail("It is in file \"%s\".", path)));
+	encoded = palloc(tde_scope_encoded_size(1));
+	*len = tde_scope_encode(&single, encoded);
+	tde_scope_free(scope);
+	return encoded;
+}
+
+/*
+ * Draw id and key of an epoch, and encode it into buf; returns the length.
+ */
+static size_t
+encode_new_epoch(TdeWalEpoch *epoch, uint8 *buf)
+{
+	uint8		scope_key[TDE_WRAP_KEY_LEN];
+	uint8	   *scope;
+	size_t		len;
+
+	epoch->scope = scope = server_scope(&epoch->generation, scope_key,
+										&epoch->scope_len);
+	do
+	{
+		if (tde_random(&epoch->id, sizeof(epoch->id)) < 0 ||
+			tde_random(epoch->key, sizeof(epoch->key)) < 0)
+			ereport(FATAL,
+					(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+					 errmsg("could not make a key for WAL: %s",
+							_(tde_cipher_error()))));
+		epoch->id &= ~TDE_WAL_DECRYPTED;
+	} while (epoch->id == 0 || tde_wal_epoch_id_is_used(epoch->id));
+
+	len = tde_wal_epoch_encode(epoch, scope_key, buf);
+	tde_wipe(scope_key, sizeof(scope_key));
+	if (len == 0)
+		ereport(FATAL,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not make a key for WAL: %s",
+						_(tde_cipher_error()))));
+	pfree(scope);
+	return len;
+}
+
+/* ---- the pages ---- */
+
+/*
+ * Write a part of a page of WAL, or all of it, and fsync.  The page may be the
+ * first of a segment that is not there yet.
+ */
+static void
+write_wal(XLogRecPtr lsn, const char *data, size_t len, TimeLineID tli)
+{
+	XLogSegNo	segno;
+	char		path[MAXPGPATH];
+	int			fd;
+	ssize_t		written;
+
+	/* Makes the segment; its descriptor may be one for direct I/O. */
+	XLByteToSeg(lsn, segno, wal_segment_size);
+	close(XLogFileInit(segno, tli));
+
+	XLogFilePath(path, tli, segno, wal_segment_size);
+	fd = BasicOpenFile(path, O_RDWR | PG_BINARY);
+	if (fd < 0)
+		ereport(PANIC,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", path)));
+	errno = 0;
+	written = pg_pwrite(fd, data, len,
+						XLogSegmentOffset(lsn, wal_segment_size));
+	if (written != (ssize_t) len)
+	{
+		if (errno == 0)
+			errno = ENOSPC;
+		ereport(PANIC,
+				(errcode_for_file_access(),
+				 errmsg("could not write file \"%s\": %m", path)));
+	}
+	if (pg_fsync(fd) != 0)
+		ereport(PANIC,
+				(errcode_for_file_access(),
+				 errmsg("could not fsync file \"%s\": %m", path)));
+	close(fd);
+}
+
+/*
+ * The header of a page.
+ */
+static char *
+begin_page(char *page, XLogRecPtr pageaddr, TimeLineID tli)
+{
+	XLogLongPageHeader header = (XLogLongPageHeader) page;
+
+	header->std.xlp_magic = XLOG_PAGE_MAGIC;
+	header->std.xlp_tli = tli;
+	header->std.xlp_pageaddr = pageaddr;
+	header->std.xlp_info = XLP_BKP_REMOVABLE;
+	if (XLogSegmentOffset(pageaddr, wal_segment_size) != 0)
+		return page + SizeOfXLogShortPHD;
+
+	header->std.xlp_info |= XLP_LONG_HEADER;
+	header->xlp_sysid = GetSystemIdentifier();
+	header->xlp_seg_size = wal_segment_size;
+	header->xlp_xlog_blcksz = XLOG_BLCKSZ;
+	return page + SizeOfXLogLongPHD;
+}
+
+/*
+ * Put a record there, whose data are the len bytes given and zeros after them
+ * that make it "size" bytes long.  Returns where it ends.
+ */
+static char *
+put_record(char *at, RmgrId rmid, uint8 info, XLogRecPtr prev,
+		   const void *data, size_t len, size_t size)
+{
+	XLogRecord *record = (XLogRecord *) at;
+	char	   *p = at + SizeOfXLogRecord;
+	pg_crc32c	crc;
+
+	record->xl_tot_len = size;
+	record->xl_prev = prev;
+	record->xl_info = info;
+	record->xl_rmid = rmid;
+	if (size - SizeOfXLogRecord - SizeOfXLogRecordDataHeaderShort <= PG_UINT8_MAX)
+	{
+		*p++ = (char) XLR_BLOCK_ID_DATA_SHORT;
+		*p++ = (char) (size - SizeOfXLogRecord -
+					   SizeOfXLogRecordDataHeaderShort);
+	}
+	else
+	{
+		uint32		data_len = size - SizeOfXLogRecord -
+			SizeOfXLogRecordDataHeaderLong;
+
+		*p++ = (char) XLR_BLOCK_ID_DATA_LONG;
+		memcpy(p, &data_len, sizeof(data_len));
+		p += sizeof(data_len);
+	}
+	memcpy(p, data, len);
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, at + SizeOfXLogRecord, size - SizeOfXLogRecord);
+	COMP_CRC32C(crc, at, offsetof(XLogRecord, xl_crc));
+	FIN_CRC32C(crc);
+	record->xl_crc = crc;
+	return at + MAXALIGN(size);
+}
+
+/*
+ * Make P1 and write it; returns the position of the epoch's record.
+ */
+static XLogRecPtr
+write_epoch_page(XLogRecPtr pageaddr, TimeLineID tli, XLogRecPtr aborted,
+				 XLogRecPtr prev, const uint8 *epoch, size_t epoch_len)
+{
+	PGAlignedXLogBlock block = {0};
+	char	   *page = block.data;
+	char	   *p = begin_page(page, pageaddr, tli);
+
+	if (!XLogRecPtrIsInvalid(aborted))
+	{
+		xl_overwrite_contrecord overwrite = {
+			.overwritten_lsn = aborted,
+			.overwrite_time = GetCurrentTimestamp(),
+		};
+		XLogRecPtr	lsn = pageaddr + (p - page);
+
+		((XLogPageHeader) page)->xlp_info |= XLP_FIRST_IS_OVERWRITE_CONTRECORD;
+		p = put_record(p, RM_XLOG_ID, XLOG_OVERWRITE_CONTRECORD, prev,
+					   &overwrite, sizeof(overwrite),
+					   SizeOfXLogRecord + SizeOfXLogRecordDataHeaderShort +
+					   sizeof(overwrite));
+		prev = lsn;
+	}
+	(void) put_record(p, RM_TDE_ID, XLOG_TDE_WAL_EPOCH, prev,
+					  epoch, epoch_len, page + XLOG_BLCKSZ - p);
+	write_wal(pageaddr, page, XLOG_BLCKSZ, tli);
+	return pageaddr + (p - page);
+}
+
+/*
+ * End the page that WAL ends in.
+ */
+static void
+write_marker(XLogRecPtr end, TimeLineID tli)
+{
+	PGAlignedXLogBlock rest = {0};
+
+	tde_wal_make_marker(end, (uint8 *) rest.data);
+	write_wal(end, rest.data, XLOG_BLCKSZ - end % XLOG_BLCKSZ, tli);
+}
+
+/* ---- the checkpoint that fences stock servers off ---- */
+
+/*
+ * Is the record of the checkpoint that pg_control names in encrypted WAL?
+ */
+static bool
+checkpoint_is_encrypted(const ControlFileData *control)
+{
+	XLogRecPtr	pageaddr = control->checkPoint - control->checkPoint % XLOG_BLCKSZ;
+	XLogSegNo	segno;
+	char		path[MAXPGPATH];
+	PGAlignedXLogBlock page;
+	int			fd;
+	bool		encrypted;
+
+	XLByteToSeg(pageaddr, segno, wal_segment_size);
+	XLogFilePath(path, control->checkPointCopy.ThisTimeLineID, segno,
+				 wal_segment_size);
+	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+		return false;
+	encrypted = pg_pread(fd, page.data, SizeOfXLogShortPHD,
+						 XLogSegmentOffset(pageaddr, wal_segment_size)) ==
+		(ssize_t) SizeOfXLogShortPHD &&
+		((XLogPageHeader) page.data)->xlp_pageaddr == pageaddr &&
+		tde_wal_page_key_id(page.data) != 0;
+	close(fd);
+	return encrypted;
+}
+
+/* ---- all together ---- */
+
+static void
+refuse_unread_wal(XLogRecPtr end)
+{
+	if (tde_wal_unread_page == InvalidXLogRecPtr ||
+		tde_wal_unread_page + XLOG_BLCKSZ < end)
+		return;
+	ereport(FATAL,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("WAL does not end at %X/%X, but goes on under a key that is not available",
+					LSN_FORMAT_ARGS(end)),
+			 errdetail("The page at %X/%X could not be decrypted.",
+					   LSN_FORMAT_ARGS(tde_wal_unread_page)),
+			 errhint("See the server log for the key that is missing.")));
+}
+
+XLogRecPtr
+TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
+				 TimeLineID tli, const ControlFileData *control,
+				 XLogRecPtr *last_record)
+{
+	bool		encrypt = tde_wal_encrypt && !IsBootstrapProcessingMode();
+	TdeWalEpoch epoch = {0};
+	uint8		encoded[TDE_WAL_EPOCH_MAX_LEN];
+	size_t		len;
+	XLogRecPtr	page;
+
+	*last_record = info->lastRec;
+	refuse_unread_wal(end);
+	if (!encrypt && last_epoch_id == 0)
+		return end;
+
+	page = (end + XLOG_BLCKSZ - 1) / XLOG_BLCKSZ * XLOG_BLCKSZ;
+	epoch.tli = tli;
+	epoch.prev_tli = info->lastRecTLI;
+	epoch.prev_end = end;
+	epoch.start = page + XLOG_BLCKSZ;
+	epoch.system_identifier = GetSystemIdentifier();
+	epoch.created = tde_now();
+	if (encrypt)
+	{
+		len = encode_new_epoch(&epoch, encoded);
+		tde_wal_epoch_store(encoded, len);
+		INJECTION_POINT("tde-wal-epoch-stored", NULL);
+		needs_checkpoint = !checkpoint_is_encrypted(control);
+	}
+	else
+		len = tde_wal_epoch_encode(&epoch, NULL, encoded);
+
+	/*
+	 * After a clean shutdown the next start would look no further than the
+	 * checkpoint, and write over what is written now.
+	 */
+	if (!InRecovery)
+		TdeControlFileInProduction();
+	INJECTION_POINT("tde-wal-epoch-in-production", NULL);
+
+	if (end < page)
+		write_marker(end, tli);
+	INJECTION_POINT("tde-wal-epoch-marker", NULL);
+	*last_record = write_epoch_page(page, tli, info->abortedRecPtr,
+									info->lastRec, encoded, len);
+	INJECTION_POINT("tde-wal-epoch-written", NULL);
+
+	begun_on = tli;
+	begun_after = end;
+	begun_at = epoch.start;
+
+	memcpy(tde_wal_writing->key, epoch.key, TDE_WAL_KEY_LEN);
+	tde_wal_writing->id = epoch.id;
+	tde_wipe(epoch.key, sizeof(epoch.key));
+	if (encrypt)
+		ereport(LOG,
+				(errmsg("WAL is encrypted from %X/%X on, with key %08X",
+						LSN_FORMAT_ARGS(epoch.start), epoch.id)));
+	else
+		ereport(LOG,
+				(errmsg("WAL is in clear from %X/%X on",
+						LSN_FORMAT_ARGS(epoch.start))));
+	return epoch.start;
+}
+
+void
+TdeWalEpochBegun(void)
+{
+	XLogSegNo	segno;
+	XLogSegNo	end_segno;
+
+	if (XLogRecPtrIsInvalid(begun_at) || !XLogArchivingActive())
+		return;
+	XLByteToSeg(begun_after, segno, wal_segment_size);
+	XLByteToSeg(begun_at, end_segno, wal_segment_size);
+	for (; segno < end_segno; segno++)
+		XLogArchiveNotifySeg(segno, begun_on);
+}

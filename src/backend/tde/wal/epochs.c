@@ -1,0 +1,374 @@
+/*-------------------------------------------------------------------------
+ *
+ * epochs.c
+ *	  The epochs of WAL that the server knows: their file, their keys, and the
+ *	  replay of their records.
+ *
+ * The file, pg_tde/global/wal_epochs, has the record of each epoch that this
+ * server wrote or replayed.  An epoch is in it, durably, before its first page
+ * is written, or before what follows its record is replayed.  So whoever reads
+ * WAL in the server finds the key there; it is looked at when a reader comes to
+ * another epoch, that is, seldom.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/wal/epochs.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "../keys/key_store.h"
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "miscadmin.h"
+#include "postmaster/startup.h"
+#include "tde/settings.h"
+#include "tde/wal_reader.h"
+#include "wal_internal.h"
+
+TdeWalWriting *tde_wal_writing = NULL;
+XLogRecPtr	tde_wal_unread_page = InvalidXLogRecPtr;
+
+#define EPOCHS_PATH		TDE_GLOBAL_DIR "/" TDE_WAL_EPOCHS_FILE
+
+bool
+TdeWalShmemInit(void)
+{
+	static bool locked;
+
+	if (tde_wal_writing == NULL)
+	{
+		tde_wal_writing = tde_secure_alloc(sizeof(TdeWalWriting), true,
+										   &locked);
+		if (tde_wal_writing == NULL)
+			ereport(FATAL,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("could not map shared memory for encryption keys: %m")));
+		tde_wal_insert_init();
+	}
+	tde_wal_writing->id = 0;
+	tde_wipe(tde_wal_writing->key, sizeof(tde_wal_writing->key));
+	pg_atomic_init_u32(&tde_wal_writing->replaying, 0);
+	tde_wal_epochs_init();
+	return locked;
+}
+
+bool
+TdeWalIsEncrypted(void)
+{
+	if (RecoveryInProgress())
+		return pg_atomic_read_u32(&tde_wal_writing->replaying) != 0;
+	return tde_wal_writing->id != 0;
+}
+
+/*
+ * The file's content, palloc'd; NULL with a reason, which is empty if there is
+ * no such file.
+ */
+static uint8 *
+read_epochs(size_t *len, int *n, char *reason, size_t reason_size)
+{
+	uint8	   *data = tde_read_file(EPOCHS_PATH, len);
+	const char *why;
+
+	reason[0] = '\0';
+	*n = 0;
+	if (data == NULL)
+		return NULL;
+	*n = tde_wal_epochs_open(data, *len, &why);
+	if (*n >= 0)
+		return data;
+	snprintf(reason, reason_size, _("file \"%s\" is damaged: %s"),
+			 EPOCHS_PATH, _(why));
+	pfree(data);
+	return NULL;
+}
+
+/*
+ * Unwrap an epoch's key with the scope key in memory.
+ */
+static TdeWalKeyStatus
+unwrap(const uint8 *record, size_t len, TdeWalEpoch *epoch,
+	   char *problem, size_t problem_size)
+{
+	uint8		scope_key[TDE_WRAP_KEY_LEN];
+	const char *why;
+	int			result;
+
+	if (tde_wal_epoch_decode(record, len, epoch, &why) < 0)
+	{
+		strlcpy(problem, _(why), problem_size);
+		return TDE_WAL_KEY_UNUSABLE;
+	}
+	if (!tde_generation_key(&epoch->generation, scope_key))
+	{
+		char		path[MAXPGPATH];
+
+		tde_scope_path(TDE_SCOPE_SERVER, InvalidOid, path);
+		snprintf(problem, problem_size,
+				 _("the server's scope key that it is under is not in file \"%s\""),
+				 path);
+		return TDE_WAL_KEY_UNUSABLE;
+	}
+	result = tde_wal_epoch_unwrap(record, len, scope_key, epoch, &why);
+	tde_wipe(scope_key, sizeof(scope_key));
+	if (result < 0)
+	{
+		strlcpy(problem, _(why), problem_size);
+		return TDE_WAL_KEY_UNUSABLE;
+	}
+	return TDE_WAL_KEY_FOUND;
+}
+
+static TdeWalKeyStatus
+find_key(const TdeWalEpochQuery *query, TdeWalEpoch *epoch,
+		 char *problem, size_t problem_size)
+{
+	size_t		len;
+	int			n;
+	const uint8 *found;
+	size_t		found_len;
+	TdeWalKeyStatus status;
+	uint8	   *data = read_epochs(&len, &n, problem, problem_size);
+
+	if (data == NULL)
+	{
+		if (problem[0] != '\0')
+			return TDE_WAL_KEY_UNUSABLE;
+		snprintf(problem, problem_size, _("there is no file \"%s\""),
+				 EPOCHS_PATH);
+		return TDE_WAL_KEY_UNKNOWN;
+	}
+
+	switch (tde_wal_epochs_find(data, len, query, &found, &found_len))
+	{
+		case 0:
+			snprintf(problem, problem_size, _("it is not in file \"%s\""),
+					 EPOCHS_PATH);
+			status = TDE_WAL_KEY_UNKNOWN;
+			break;
+		case 1:
+			status = unwrap(found, found_len, epoch, problem, problem_size);
+			break;
+		default:
+			snprintf(problem, problem_size,
+					 _("there are several with this ID in file \"%s\""),
+					 EPOCHS_PATH);
+			status = TDE_WAL_KEY_UNUSABLE;
+	}
+	pfree(data);
+	if (status == TDE_WAL_KEY_FOUND && AmStartupProcess())
+		pg_atomic_write_u32(&tde_wal_writing->replaying, query->id);
+	return status;
+}
+
+/*
+ * Recovery may not take WAL that it has no key for as the end of WAL.  Only a
+ * standby goes on: what it reads may be a leftover, and the right page may yet
+ * come from another source.
+ */
+static void
+no_key(XLogRecPtr pageptr, const char *message)
+{
+	if (IsUnderPostmaster ? !AmStartupProcess() : !RecoveryInProgress())
+		return;
+	if (StandbyMode && !PromoteIsTriggered())
+	{
+		tde_wal_unread_page = pageptr;
+		return;
+	}
+	ereport(FATAL,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("%s", message),
+			 errhint("Restore the file from a backup, together with \"%s\".",
+					 TDE_GLOBAL_DIR)));
+}
+
+void
+tde_wal_epochs_init(void)
+{
+	static const TdeWalKeySource source = {
+		.find = find_key,
+		.no_key = no_key,
+	};
+
+	tde_wal_key_source = &source;
+}
+
+/*
+ * As read_epochs, but damage is an error.
+ */
+static uint8 *
+read_epochs_to_change(size_t *len, int *n)
+{
+	char		reason[MAXPGPATH];
+	uint8	   *data = read_epochs(len, n, reason, sizeof(reason));
+
+	if (data == NULL && reason[0] != '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg_internal("%s", reason),
+				 errhint("Restore the file from a backup, or, if no WAL that was written before is needed any more, remove it.")));
+	return data;
+}
+
+bool
+tde_wal_epoch_id_is_used(uint32 id)
+{
+	size_t		len;
+	int			n;
+	size_t		position = 0;
+	size_t		epoch_len;
+	const uint8 *p;
+	TdeWalEpoch epoch;
+	const char *reason;
+	bool		used = false;
+	uint8	   *data = read_epochs_to_change(&len, &n);
+
+	if (data == NULL)
+		return false;
+	while (!used &&
+		   (p = tde_wal_epochs_next(data, len, &position, &epoch_len)) != NULL)
+		used = tde_wal_epoch_decode(p, epoch_len, &epoch, &reason) == 0 &&
+			epoch.id == id;
+	pfree(data);
+	return used;
+}
+
+void
+tde_wal_epoch_store(const uint8 *record, size_t record_len)
+{
+	size_t		len;
+	int			n;
+	uint8	   *data;
+	uint8	   *file;
+	size_t		body = 0;		/* bytes of the epochs that there are */
+	size_t		position = 0;
+	size_t		epoch_len;
+	const uint8 *p;
+
+	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	data = read_epochs_to_change(&len, &n);
+	if (data != NULL)
+	{
+		while ((p = tde_wal_epochs_next(data, len, &position, &epoch_len)) != NULL)
+		{
+			if (epoch_len == record_len &&
+				memcmp(p, record, record_len) == 0)
+			{
+				LWLockRelease(&tde_shared->store_lock);
+				pfree(data);
+				return;
+			}
+		}
+		body = len - TDE_WAL_EPOCHS_OVERHEAD;
+	}
+
+	file = palloc(TDE_WAL_EPOCHS_OVERHEAD + body + record_len);
+	if (data != NULL)
+	{
+		memcpy(file + TDE_WAL_EPOCHS_HEADER, data + TDE_WAL_EPOCHS_HEADER,
+			   body);
+		pfree(data);
+	}
+	memcpy(file + TDE_WAL_EPOCHS_HEADER + body, record, record_len);
+	len = tde_wal_epochs_finish(file, body + record_len, n + 1);
+
+	tde_make_directory(InvalidOid);
+	tde_write_temp_file(EPOCHS_PATH, file, len, true);
+	tde_rename_temp_file(EPOCHS_PATH, ERROR);
+	LWLockRelease(&tde_shared->store_lock);
+	pfree(file);
+}
+
+/* ---- replay ---- */
+
+/*
+ * The epoch in a record; its bytes at *data, *len of them.
+ */
+static void
+decode_record(XLogReaderState *record, TdeWalEpoch *epoch,
+			  const uint8 **data, size_t *len)
+{
+	const char *reason = NULL;
+
+	*data = (const uint8 *) XLogRecGetData(record);
+	*len = tde_wal_epoch_length(*data, XLogRecGetDataLen(record));
+	if (tde_wal_epoch_decode(*data, *len, epoch, &reason) == 0 &&
+		epoch->start != record->EndRecPtr)
+		reason = "wrong position";
+	if (reason)
+		ereport(PANIC,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("invalid record of a WAL epoch at %X/%X: %s",
+						LSN_FORMAT_ARGS(record->ReadRecPtr), reason)));
+}
+
+void
+TdeWalEpochTimelines(XLogReaderState *record,
+					 TimeLineID *tli, TimeLineID *prev_tli)
+{
+	TdeWalEpoch epoch;
+	const uint8 *data;
+	size_t		len;
+
+	decode_record(record, &epoch, &data, &len);
+	*tli = epoch.tli;
+	*prev_tli = epoch.prev_tli;
+}
+
+/*
+ * The record has what the epoch's key is under.  Normally that is resident:
+ * the server's scope was read at the start, and its changes were replayed.
+ */
+static void
+make_generation_resident(const TdeWalEpoch *epoch)
+{
+	uint8		key[TDE_WRAP_KEY_LEN];
+	TdeScope   *scope;
+	const char *reason;
+
+	if (tde_generation_key(&epoch->generation, key))
+	{
+		tde_wipe(key, sizeof(key));
+		return;
+	}
+	scope = tde_scope_parse(epoch->scope, epoch->scope_len, &reason);
+	if (scope == NULL)
+		elog(PANIC, "invalid scope in the record of a WAL epoch: %s", reason);
+	tde_provider_wait_reset();
+	(void) tde_scope_make_resident(scope, FATAL);
+	tde_scope_free(scope);
+}
+
+void
+tde_redo_wal_epoch(XLogReaderState *record)
+{
+	TdeWalEpoch epoch;
+	const uint8 *data;
+	size_t		len;
+	char		problem[MAXPGPATH];
+
+	decode_record(record, &epoch, &data, &len);
+	if (epoch.system_identifier != GetSystemIdentifier())
+		ereport(PANIC,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("record of a WAL epoch at %X/%X is of another database system",
+						LSN_FORMAT_ARGS(record->ReadRecPtr))));
+
+	if (epoch.id != 0)
+	{
+		make_generation_resident(&epoch);
+		if (unwrap(data, len, &epoch, problem, sizeof(problem)) !=
+			TDE_WAL_KEY_FOUND)
+			ereport(FATAL,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("could not use key %08X of the WAL epoch at %X/%X: %s",
+							epoch.id, LSN_FORMAT_ARGS(record->ReadRecPtr),
+							problem)));
+		tde_wipe(epoch.key, sizeof(epoch.key));
+		tde_wal_epoch_store(data, len);
+	}
+	pg_atomic_write_u32(&tde_wal_writing->replaying, epoch.id);
+}

@@ -1,0 +1,191 @@
+# Copyright (c) 2026, the Coffer authors
+
+# Encrypted WAL on one server: nothing in clear through starts, crashes and
+# restarts; every record is replayed; encryption goes on and off; key stream is
+# never used twice.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TdeTest;
+use TdeWal;
+use Test::More;
+
+my $canary = 'CANARY-0123456789-abcdefgh';
+
+my $node = tde_node('main');
+$node->append_conf('postgresql.conf', q{
+autovacuum = off
+wal_level = logical
+max_prepared_transactions = 5
+full_page_writes = on
+});
+$node->start;
+tde_setup($node);
+my $wal = $node->data_dir . '/pg_wal';
+
+sub wal_with_canary
+{
+	my @found = files_with($wal, $canary);
+	return "@found";
+}
+
+sub write_canaries
+{
+	my ($i) = @_;
+	$node->safe_psql(
+		'postgres', qq{
+		CREATE TABLE IF NOT EXISTS t (a serial PRIMARY KEY, b text);
+		CREATE INDEX IF NOT EXISTS t_b ON t (b);
+		INSERT INTO t (b) SELECT '$canary' || $i || '-' || g FROM generate_series(1, 500) g;
+		SELECT pg_logical_emit_message(true, '$canary', '$canary');
+		UPDATE t SET b = b || 'x' WHERE a % 10 = 0;
+		CHECKPOINT;
+		UPDATE t SET b = b || 'y' WHERE a % 10 = 1;
+		BEGIN; INSERT INTO t (b) VALUES ('$canary prepared'); PREPARE TRANSACTION '$canary$i'; COMMIT PREPARED '$canary$i'});
+	return;
+}
+
+sub rows
+{
+	return $node->safe_psql('postgres',
+		q{SELECT count(*), sum(a), md5(string_agg(b, '' ORDER BY a)) FROM t});
+}
+
+# Control: in clear, the search finds it
+write_canaries(0);
+isnt(wal_with_canary(), '', 'control: in clear, canaries are in pg_wal');
+is($node->safe_psql('postgres', 'SELECT pg_tde_is_wal_encrypted()'),
+	'f', 'not encrypted');
+
+# Switch it on
+$node->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n");
+my $rows = rows();
+$node->restart;
+is($node->safe_psql('postgres', 'SELECT pg_tde_is_wal_encrypted()'),
+	't', 'encrypted');
+is(rows(), $rows, 'rows are there');
+
+forget_old_wal($node);
+is(wal_with_canary(), '', 'nothing of before in what is left');
+
+my $recorder = $node->basedir . '/recorder';
+mkdir $recorder or die;
+$node->stop;
+$ENV{COFFER_WAL_RECORDER} = $recorder;
+$node->start;
+
+foreach my $i (1 .. 3)
+{
+	write_canaries($i);
+	$rows = rows();
+	is(wal_with_canary(), '', "$i: no canary in pg_wal");
+	$i == 2 ? $node->restart : do { tde_crash($node); $node->start };
+	is(rows(), $rows, "$i: all rows are there after " . ($i == 2 ? 'a restart' : 'a crash'));
+	is(wal_with_canary(), '', "$i: no canary in pg_wal after that");
+}
+
+# A crash while much is written
+{
+	my $psql = $node->background_psql('postgres', on_error_stop => 0);
+	$psql->query_until(qr/go/, qq{\\echo go
+INSERT INTO t (b) SELECT '$canary' || repeat('z', 1000) FROM generate_series(1, 100000);
+});
+	$node->poll_query_until('postgres',
+		q{SELECT pg_current_wal_lsn() - '} .
+		$node->safe_psql('postgres', 'SELECT pg_current_wal_lsn()') .
+		q{' > 5000000});
+	$node->safe_psql('postgres', "INSERT INTO t (b) VALUES ('last')");
+	$rows = rows();
+	tde_crash($node);
+	$psql->{run}->finish;
+	$node->start;
+	is(rows(), $rows, 'rows of all that was committed');
+	is(wal_with_canary(), '', 'no canary in pg_wal');
+}
+
+# A crash of one backend: the server reinitialises and begins another epoch
+{
+	my $psql = $node->background_psql('postgres', on_error_stop => 0);
+	my $pid = $psql->query('SELECT pg_backend_pid()');
+	kill 'KILL', $pid;
+	$psql->{run}->finish;
+	$node->poll_query_until('postgres', 'SELECT true');
+	ok($node->poll_query_until('postgres', 'SELECT pg_tde_is_wal_encrypted()'),
+		'encrypted after a reinitialisation');
+	is(rows(), $rows, 'rows are there');
+	write_canaries(4);
+}
+
+# Off and on again
+$node->stop;
+delete $ENV{COFFER_WAL_RECORDER};
+$node->adjust_conf('postgresql.conf', 'pg_tde.wal_encrypt', 'off');
+$node->start;
+$rows = rows();
+is($node->safe_psql('postgres', 'SELECT pg_tde_is_wal_encrypted()'),
+	'f', 'not encrypted any more');
+write_canaries(5);
+isnt(wal_with_canary(), '', 'and in clear indeed');
+$rows = rows();
+tde_crash($node);
+$node->start;
+is(rows(), $rows, 'rows are there after a crash in clear');
+$node->adjust_conf('postgresql.conf', 'pg_tde.wal_encrypt', 'on');
+tde_crash($node);
+$node->start;
+is(rows(), $rows, 'rows are there after a crash from off to on');
+write_canaries(6);
+$rows = rows();
+tde_crash($node);
+$node->start;
+is(rows(), $rows, 'rows are there after a crash');
+
+# pg_walinspect reads what the server wrote
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_walinspect');
+my $start = $node->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
+write_canaries(7);
+cmp_ok(
+	$node->safe_psql('postgres',
+		"SELECT count(*) FROM pg_get_wal_records_info('$start', pg_current_wal_flush_lsn())"
+	),
+	'>', 500, 'pg_walinspect reads encrypted WAL');
+
+# logical decoding
+$node->safe_psql('postgres',
+	"SELECT pg_create_logical_replication_slot('s', 'test_decoding')");
+write_canaries(8);
+$node->restart;
+write_canaries(9);
+like(
+	$node->safe_psql('postgres',
+		"SELECT string_agg(data, '') FROM pg_logical_slot_get_changes('s', NULL, NULL)"),
+	qr/${canary}8-500.*${canary}9-500/s,
+	'logical decoding across a restart');
+
+# A lost file of epochs is an error that says so, not an end of WAL
+$node->stop('immediate');
+my $epochs = $node->data_dir . '/pg_tde/global/wal_epochs';
+rename $epochs, "$epochs.away" or die;
+my $log = -s $node->logfile;
+is($node->start(fail_ok => 1), 0, 'no start without the file of epochs');
+like(
+	slurp_file($node->logfile, $log),
+	qr/FATAL:  key [0-9A-F]{8} of WAL page at [0-9A-F]+\/[0-9A-F]+ of timeline 1 is not available: there is no file "pg_tde\/global\/wal_epochs"/,
+	'... and the log says why');
+rename "$epochs.away", $epochs or die;
+$rows = undef;
+$node->start;
+is($node->safe_psql('postgres', 'SELECT count(*) > 1000 FROM t'), 't', 'all is back');
+$node->stop;
+
+# No key stream was used twice
+my ($pieces, $reused) = key_stream_uses($recorder);
+cmp_ok($pieces, '>', 1000, 'pieces of WAL were recorded');
+is($reused, 0, 'no key stream was used for two plaintexts');
+
+done_testing();
