@@ -77,18 +77,11 @@ tde_fe_read_file(const char *path, size_t *len, char **problem)
 	return data;
 }
 
-void
-tde_fe_write_file(const char *path, const uint8 *data, size_t len)
+bool
+tde_fe_write_all(int fd, const uint8 *data, size_t len)
 {
-	char		temp[MAXPGPATH * 2 + sizeof(TDE_TEMP_SUFFIX)];
 	size_t		n = 0;
-	int			fd;
 
-	snprintf(temp, sizeof(temp), "%s%s", path, TDE_TEMP_SUFFIX);
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY,
-			  pg_file_create_mode);
-	if (fd < 0)
-		pg_fatal("could not create file \"%s\": %m", temp);
 	while (n < len)
 	{
 		ssize_t		r;
@@ -101,11 +94,29 @@ tde_fe_write_file(const char *path, const uint8 *data, size_t len)
 		{
 			if (errno == 0)
 				errno = ENOSPC;
-			pg_log_error("could not write file \"%s\": %m", temp);
-			unlink(temp);
-			exit(1);
+			return false;
 		}
 		n += r;
+	}
+	return true;
+}
+
+void
+tde_fe_write_file(const char *path, const uint8 *data, size_t len)
+{
+	char		temp[MAXPGPATH * 2 + sizeof(TDE_TEMP_SUFFIX)];
+	int			fd;
+
+	snprintf(temp, sizeof(temp), "%s%s", path, TDE_TEMP_SUFFIX);
+	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | PG_BINARY,
+			  pg_file_create_mode);
+	if (fd < 0)
+		pg_fatal("could not create file \"%s\": %m", temp);
+	if (!tde_fe_write_all(fd, data, len))
+	{
+		pg_log_error("could not write file \"%s\": %m", temp);
+		unlink(temp);
+		exit(1);
 	}
 	if (close(fd) != 0)
 		pg_fatal("could not close file \"%s\": %m", temp);

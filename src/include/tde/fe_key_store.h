@@ -90,6 +90,9 @@ extern char *tde_fe_scope_name(TdeScopeKind kind, Oid dbOid);
 /* The content of a file, palloc'd. */
 extern uint8 *tde_fe_read_file(const char *path, size_t *len, char **problem);
 
+/* Write all of it, or return false with errno set. */
+extern bool tde_fe_write_all(int fd, const uint8 *data, size_t len);
+
 /*
  * Replace a file, durably.  Ends the program with a message on failure.
  */
