@@ -77,6 +77,9 @@ copy_directory(const char *from, const char *to)
 
 		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
 			continue;
+		/* the new cluster's WAL has another history */
+		if (strcmp(de->d_name, TDE_WAL_EPOCHS_FILE) == 0)
+			continue;
 		snprintf(src, sizeof(src), "%s/%s", from, de->d_name);
 		snprintf(dst, sizeof(dst), "%s/%s", to, de->d_name);
 		if (stat(src, &st) != 0)
