@@ -35,7 +35,6 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "tde/settings.h"
-#include "utils/injection_point.h"
 #include "utils/timestamp.h"
 #include "wal_internal.h"
 
@@ -324,6 +323,24 @@ checkpoint_is_encrypted(const ControlFileData *control)
 
 /* ---- all together ---- */
 
+/*
+ * Where tests let a start die.  Injection points do not outlive the server
+ * whose start they are wanted in, so the environment names one of these.
+ */
+static void
+crash_at(const char *point)
+{
+#ifdef USE_INJECTION_POINTS
+	const char *wanted = getenv("COFFER_CRASH_AT");
+
+	if (wanted && strcmp(wanted, point) == 0)
+	{
+		ereport(LOG, (errmsg_internal("crash at \"%s\"", point)));
+		_exit(3);
+	}
+#endif
+}
+
 static void
 refuse_unread_wal(XLogRecPtr end)
 {
@@ -366,7 +383,7 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	{
 		len = encode_new_epoch(&epoch, encoded);
 		tde_wal_epoch_store(encoded, len);
-		INJECTION_POINT("tde-wal-epoch-stored", NULL);
+		crash_at("tde-wal-epoch-stored");
 		needs_checkpoint = !checkpoint_is_encrypted(control);
 	}
 	else
@@ -378,14 +395,14 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	 */
 	if (!InRecovery)
 		TdeControlFileInProduction();
-	INJECTION_POINT("tde-wal-epoch-in-production", NULL);
+	crash_at("tde-wal-epoch-in-production");
 
 	if (end < page)
 		write_marker(end, tli);
-	INJECTION_POINT("tde-wal-epoch-marker", NULL);
+	crash_at("tde-wal-epoch-marker");
 	*last_record = write_epoch_page(page, tli, info->abortedRecPtr,
 									info->lastRec, encoded, len);
-	INJECTION_POINT("tde-wal-epoch-written", NULL);
+	crash_at("tde-wal-epoch-written");
 
 	begun_on = tli;
 	begun_after = end;

@@ -1,0 +1,268 @@
+# Copyright (c) 2026, the Coffer authors
+
+# Where WAL ends, and a new epoch begins: at each distance from a page's end,
+# in a record that a crash cut off, with starts that die at each step, and with
+# pages that were torn.
+
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TdeTest;
+use Test::More;
+
+plan skip_all => 'injection points not supported by this build'
+  unless ($ENV{enable_injection_points} || '') eq 'yes';
+
+my $page = 8192;
+my $segment = 1024 * 1024;
+my $node = tde_node('main', extra => [ '--wal-segsize' => 1 ]);
+$node->append_conf('postgresql.conf', q{
+autovacuum = off
+checkpoint_timeout = 1h
+log_min_messages = log
+});
+$node->start;
+tde_setup($node);
+$node->safe_psql('postgres',
+	'CREATE EXTENSION pg_walinspect; CREATE TABLE t (a int) USING tde_heap');
+$node->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n");
+$node->restart;
+
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sub to_lsn
+{
+	my ($n) = @_;
+	return sprintf('%X/%X', $n >> 32, $n & 0xFFFFFFFF);
+}
+
+# Where the last record ends; nothing else writes WAL
+sub end_of_wal { return sql("SELECT pg_current_wal_insert_lsn() - '0/0'"); }
+
+# A message of n bytes, durable; returns where it ends
+sub emit
+{
+	my ($n) = @_;
+	return sql(
+		"SELECT pg_logical_emit_message(false, '', repeat('a', $n), true) - '0/0'");
+}
+
+# A message so long that it ends at a given distance from a page's end.  A
+# record's length is that of the message and some more; long ones have 3 more.
+my $overhead;
+{
+	my ($from, $to);
+	do
+	{
+		$from = emit(300);
+		$to = emit(300);
+	} while (int($from / $page) != int($to / $page));
+	$overhead = $to - $from - 300;
+}
+
+sub emit_up_to
+{
+	my ($distance) = @_;
+	my $at = emit(1);
+	my $room = $page - $at % $page - $distance;
+
+	# not into the next page, but long enough
+	if ($room < 400 + $overhead)
+	{
+		emit(1000);
+		return emit_up_to($distance);
+	}
+	$at = emit($room - $overhead - $overhead % 8);
+	foreach my $n (0 .. 16)
+	{
+		my $rest = $page - $at % $page;
+		last if $rest == $distance || ($distance == 0 && $rest == $page);
+		return emit_up_to($distance) if $rest < 64 + $distance;
+		$at = emit($rest - $distance > 100 ? $rest - $distance - $overhead : 1);
+	}
+	return $at;
+}
+
+sub crash_and_start
+{
+	$node->stop('immediate');
+	$node->start;
+	return;
+}
+
+# The epoch that began last: its record, and where the WAL before it ends
+sub last_epoch
+{
+	my $log = slurp_file($node->logfile);
+	my ($start) = $log =~ /.*WAL is (?:encrypted|in clear) from ([0-9A-F\/]+) on/s
+	  or die;
+	my $page_before = to_lsn(eval { sql("SELECT '$start' - '0/0'::pg_lsn") } - $page);
+	return sql(
+		qq{SELECT description FROM pg_get_wal_records_info('$page_before', pg_current_wal_flush_lsn())
+		WHERE record_type = 'WAL_EPOCH'});
+}
+
+my $rows = 0;
+
+sub insert
+{
+	sql('INSERT INTO t VALUES (1)');
+	$rows++;
+	return;
+}
+
+sub check_rows
+{
+	my ($what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is(sql('SELECT count(*) FROM t'), $rows, "$what: all rows");
+}
+
+#
+# WAL that ends 0 to 48 bytes before a page's end
+#
+foreach my $distance (0, 8, 16, 24, 32, 40, 48)
+{
+	my ($end, $got);
+	foreach my $try (1 .. 20)
+	{
+		insert();
+		$end = emit_up_to($distance);
+		$got = ($page - $end % $page) % $page;
+		last if $got == $distance;
+	}
+	is($got, $distance, "WAL ends $distance bytes before a page's end")
+	  or next;
+	crash_and_start();
+	check_rows("$distance bytes");
+	my $expected = to_lsn($end);
+	like(last_epoch(), qr/WAL before ends \Q$expected\E;/,
+		"$distance bytes: not a byte of WAL was lost");
+	# the same, cleanly
+	insert();
+	$node->restart;
+	check_rows("$distance bytes, restart");
+}
+
+#
+# Starts that die at a step, twice, after a clean shutdown and after a crash
+#
+foreach my $mode ('fast', 'immediate')
+{
+	foreach my $point ('stored', 'in-production', 'marker', 'written')
+	{
+		my @what = ("$point after $mode");
+		insert();
+		$node->stop($mode);
+		$ENV{COFFER_CRASH_AT} = "tde-wal-epoch-$point";
+		foreach my $try (1, 2)
+		{
+			my $log = -s $node->logfile;
+			is($node->start(fail_ok => 1), 0, "@what: start $try dies");
+			like(slurp_file($node->logfile, $log), qr/crash at "tde-wal-epoch-$point"/,
+				"@what: where it should");
+		}
+		delete $ENV{COFFER_CRASH_AT};
+		$node->start;
+		check_rows("@what");
+		insert();
+		crash_and_start();
+		check_rows("@what, and a crash");
+	}
+}
+
+#
+# Torn writes of the two pages: they are written by a start that then dies, and
+# lose a part
+#
+sub wal_file
+{
+	my ($lsn) = @_;
+	my $no = int($lsn / $segment);
+	my $per_id = int(0x100000000 / $segment);
+	return sprintf('%s/pg_wal/%08X%08X%08X',
+		$node->data_dir, 1, int($no / $per_id), $no % $per_id);
+}
+
+# Overwrite a part of WAL with zeros
+sub tear
+{
+	my ($lsn, $len) = @_;
+	open(my $fh, '+<:raw', wal_file($lsn)) or die "could not open: $!";
+	sysseek($fh, $lsn % $segment, 0) or die;
+	syswrite($fh, "\0" x $len) == $len or die;
+	close($fh);
+	return;
+}
+
+foreach my $torn ([ 'marker', 0 ], [ 'record of the epoch', 512 ],
+	[ 'record of the epoch', 4096 ], [ 'page of the epoch', 0 ])
+{
+	my ($what, $at) = @$torn;
+	insert();
+	my $end = end_of_wal();
+	$node->stop('immediate');
+	$ENV{COFFER_CRASH_AT} = 'tde-wal-epoch-written';
+	$node->start(fail_ok => 1);
+	delete $ENV{COFFER_CRASH_AT};
+	# recovery tells where the record ends
+	if ($what eq 'marker')
+	{
+		my ($log) = slurp_file($node->logfile) =~ /.*redo done at ([0-9A-F\/]+)/s;
+		tear($end, 8);
+	}
+	else
+	{
+		my $p1 = int(($end + $page - 1) / $page) * $page;
+		tear($p1 + $at, $at == 0 ? $page : $page - $at);
+	}
+	$node->start;
+	check_rows("torn $what, $at");
+	insert();
+	crash_and_start();
+	check_rows("torn $what, $at, and a crash");
+}
+
+#
+# A record that a crash cut off at a page's end
+#
+foreach my $again (0, 1)
+{
+	insert();
+	my $from = emit(1);
+	$from = emit(4000) while $page - $from % $page < 1000;
+	my $end = emit(20000);
+	$node->stop('immediate');
+	my $cut = int($from / $page) * $page + $page;
+	my $file = wal_file($cut);
+	my $rest = $segment - $cut % $segment;
+
+	if (wal_file($end) ne $file)
+	{
+		unlink wal_file($end);
+	}
+	tear($cut, $rest);
+	if ($again)
+	{
+		# the start that overwrites it dies when it has done so
+		$ENV{COFFER_CRASH_AT} = 'tde-wal-epoch-written';
+		is($node->start(fail_ok => 1), 0, 'start dies');
+		delete $ENV{COFFER_CRASH_AT};
+	}
+	my $log = -s $node->logfile;
+	$node->start;
+	check_rows("record cut off, $again");
+	insert();
+	$log = -s $node->logfile;
+	crash_and_start();
+	like(slurp_file($node->logfile, $log),
+		qr/successfully skipped missing contrecord at/,
+		"record cut off, $again: recovery steps over it");
+	check_rows("record cut off, $again, and a crash");
+}
+
+done_testing();
