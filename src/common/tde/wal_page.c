@@ -74,13 +74,10 @@ is_zero(const uint8 *word)
  * is where the whole words that were read end.
  */
 static inline bool
-is_unwritten(uint64 pageaddr, const uint8 *page, size_t i, size_t end)
+is_unwritten(const uint8 *page, size_t i, size_t end)
 {
-	size_t		next = i + TDE_WAL_WORD;
-
 	return is_zero(page + i) &&
-		(next == end || is_zero(page + next) ||
-		 tde_wal_is_marker(pageaddr + next, page + next));
+		(i + TDE_WAL_WORD == end || is_zero(page + i + TDE_WAL_WORD));
 }
 
 int
@@ -97,7 +94,7 @@ tde_wal_page_decrypt(TdeCtr *ctx, uint64 pageaddr, uint8 *page,
 	while (i < end)
 	{
 		marker = tde_wal_is_marker(pageaddr + i, page + i);
-		if (!marker && !is_unwritten(pageaddr, page, i, end))
+		if (!marker && !is_unwritten(page, i, end))
 		{
 			i += TDE_WAL_WORD;
 			continue;
@@ -115,40 +112,5 @@ tde_wal_page_decrypt(TdeCtr *ctx, uint64 pageaddr, uint8 *page,
 	if (start < to)
 		return tde_wal_crypt(ctx, pageaddr + start, page + start, page + start,
 							 to - start);
-	return 0;
-}
-
-int
-tde_wal_page_archive(TdeCtr *ctx, uint64 pageaddr, uint8 *page,
-					 size_t from, size_t to)
-{
-	Assert(from % TDE_WAL_WORD == 0 && to % TDE_WAL_WORD == 0);
-
-	if (tde_wal_page_decrypt(ctx, pageaddr, page, from, to) < 0)
-		return -1;
-	tde_wal_page_set_key_id(page,
-							tde_wal_page_key_id(page) | TDE_WAL_DECRYPTED);
-	return 0;
-}
-
-int
-tde_wal_page_restore(TdeCtr *ctx, uint64 pageaddr, uint8 *page,
-					 size_t from, size_t to)
-{
-	size_t		end = to;
-
-	Assert(from % TDE_WAL_WORD == 0 && to % TDE_WAL_WORD == 0 && from <= to);
-
-	while (end > from && is_zero(page + end - TDE_WAL_WORD))
-		end -= TDE_WAL_WORD;
-	if (end > from && tde_wal_is_marker(pageaddr + end - TDE_WAL_WORD,
-										page + end - TDE_WAL_WORD))
-		end -= TDE_WAL_WORD;
-
-	if (tde_wal_crypt(ctx, pageaddr + from, page + from, page + from,
-					  end - from) < 0)
-		return -1;
-	tde_wal_page_set_key_id(page,
-							tde_wal_page_key_id(page) & ~TDE_WAL_DECRYPTED);
 	return 0;
 }

@@ -20,13 +20,12 @@
 #include <unistd.h>
 
 #include "access/xlog_internal.h"
-#include "access/xlogrecord.h"
 #include "common/file_perm.h"
 #include "common/logging.h"
 #include "tde/fe_wal_archive.h"
 #include "tde/paths.h"
+#include "tde/wal_archive.h"
 #include "tde/wal_epoch.h"
-#include "tde/xlog.h"
 
 /* Read and written at once; pages. */
 #define CHUNK			(16 * XLOG_BLCKSZ)
@@ -155,34 +154,14 @@ is_to_change(const TdeWalCopy *copy, const uint8 *page, uint64 offset)
 static void
 learn_epoch(const uint8 *page)
 {
-	XLogPageHeader hdr = (XLogPageHeader) page;
-	size_t		at = XLogPageHeaderSize(hdr);
-	XLogRecord	record;
+	size_t		len;
+	const uint8 *record;
 
-	if (hdr->xlp_magic != XLOG_PAGE_MAGIC)
+	if (((XLogPageHeader) page)->xlp_magic != XLOG_PAGE_MAGIC)
 		return;
-	if (hdr->xlp_info & XLP_FIRST_IS_CONTRECORD)
-		at += MAXALIGN((size_t) hdr->xlp_rem_len);
-
-	while (at + SizeOfXLogRecord + SizeOfXLogRecordDataHeaderLong < XLOG_BLCKSZ)
-	{
-		const uint8 *data = page + at + SizeOfXLogRecord;
-
-		memcpy(&record, page + at, SizeOfXLogRecord);
-		if (record.xl_tot_len < SizeOfXLogRecord)
-			return;
-		if (record.xl_rmid == RM_TDE_ID &&
-			(record.xl_info & ~XLR_INFO_MASK) == XLOG_TDE_WAL_EPOCH)
-		{
-			/* it consists of main data, up to the page's end */
-			data += *data == XLR_BLOCK_ID_DATA_LONG ?
-				SizeOfXLogRecordDataHeaderLong : SizeOfXLogRecordDataHeaderShort;
-			tde_fe_wal_learn_epoch(data,
-								   tde_wal_epoch_length(data, page + XLOG_BLCKSZ - data));
-			return;
-		}
-		at += MAXALIGN((size_t) record.xl_tot_len);
-	}
+	record = tde_wal_page_find_epoch(page, XLOG_BLCKSZ, &len);
+	if (record)
+		tde_fe_wal_learn_epoch(record, len);
 }
 
 /*
@@ -254,20 +233,17 @@ tde_fe_wal_copy_prepare(TdeWalCopy *copy)
 static void
 change_page(TdeWalCopy *copy, uint8 *page)
 {
-	XLogPageHeader hdr = (XLogPageHeader) page;
 	TdeCtr	   *ctr = get_cipher(copy, page);
-	size_t		from = XLogPageHeaderSize(hdr);
 	int			result;
 
 	if (copy->mode == TDE_WAL_COPY_DECRYPT)
-		result = tde_wal_page_archive(ctr, hdr->xlp_pageaddr, page, from,
-									  XLOG_BLCKSZ);
+		result = tde_wal_page_archive(ctr, page, XLOG_BLCKSZ);
 	else
-		result = tde_wal_page_restore(ctr, hdr->xlp_pageaddr, page, from,
-									  XLOG_BLCKSZ);
+		result = tde_wal_page_restore(ctr, page, XLOG_BLCKSZ);
 	if (result < 0)
 		pg_fatal("could not decrypt or encrypt WAL page at %X/%X: %s",
-				 LSN_FORMAT_ARGS(hdr->xlp_pageaddr), _(tde_cipher_error()));
+				 LSN_FORMAT_ARGS(((XLogPageHeader) page)->xlp_pageaddr),
+				 _(tde_cipher_error()));
 }
 
 void

@@ -73,19 +73,6 @@ extern int	tde_wal_page_decrypt(TdeCtr *ctx, uint64 pageaddr, uint8 *page,
 								 size_t from, size_t to);
 
 /*
- * For an archive in clear, and back: decrypt a whole page, in place, and set
- * TDE_WAL_DECRYPTED in its id; encrypt it under the same epoch's key and clear
- * the bit.  What is encrypted ends with the last word that is not zero, or
- * before it if that is a marker; so pages that were full get the same bytes as
- * before, and all pages read the same.  from and to are as above, both
- * multiples of TDE_WAL_WORD.
- */
-extern int	tde_wal_page_archive(TdeCtr *ctx, uint64 pageaddr, uint8 *page,
-								 size_t from, size_t to);
-extern int	tde_wal_page_restore(TdeCtr *ctx, uint64 pageaddr, uint8 *page,
-								 size_t from, size_t to);
-
-/*
  * The marker "the rest of this page is unused, WAL goes on with the next one",
  * TDE_WAL_WORD bytes that stand in clear where a record would begin.
  */

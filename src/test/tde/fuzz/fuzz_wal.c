@@ -12,6 +12,7 @@
  */
 #include "postgres_fe.h"
 
+#include "tde/wal_archive.h"
 #include "tde/wal_epoch.h"
 
 #include "fuzz.h"
@@ -48,14 +49,20 @@ archive_page(TdeCtr *ctx, const uint8 *data, size_t size)
 {
 	uint8	   *page = malloc(size);
 	uint8	   *again = malloc(size);
+	const uint8 *epoch;
+	size_t		len;
 
 	FUZZ_REQUIRE(page != NULL && again != NULL);
 	memcpy(page, data, size);
-	FUZZ_REQUIRE(tde_wal_page_archive(ctx, 0, page, 24, size) == 0);
+	FUZZ_REQUIRE(tde_wal_page_archive(ctx, page, size) == 0);
 	memcpy(again, page, size);
-	FUZZ_REQUIRE(tde_wal_page_restore(ctx, 0, again, 24, size) == 0);
-	FUZZ_REQUIRE(tde_wal_page_archive(ctx, 0, again, 24, size) == 0);
+	FUZZ_REQUIRE(tde_wal_page_restore(ctx, again, size) == 0);
+	FUZZ_REQUIRE(tde_wal_page_archive(ctx, again, size) == 0);
 	FUZZ_REQUIRE(memcmp(page, again, size) == 0);
+
+	epoch = tde_wal_page_find_epoch(data, size, &len);
+	if (epoch)
+		decode(epoch, len);
 	free(again);
 	free(page);
 }
@@ -73,7 +80,7 @@ read_page(const uint8 *data, size_t size)
 	FUZZ_REQUIRE(tde_wal_page_decrypt(ctx, 0, page, 0, size) == 0);
 	free(page);
 	size -= size % TDE_WAL_WORD;
-	if (size > 24)
+	if (size > 40)
 		archive_page(ctx, data, size);
 	tde_ctr_free(ctx);
 }

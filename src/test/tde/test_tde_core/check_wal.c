@@ -17,6 +17,7 @@
 #endif
 
 #include "common/sha2.h"
+#include "tde/wal_archive.h"
 #include "tde/wal_epoch.h"
 
 #include "checks.h"
@@ -24,11 +25,9 @@
 /* vectors are of pages of this size, whatever XLOG_BLCKSZ is */
 #define PAGE			8192
 
-/*
- * Put into a page what is not encrypted: the holes and the marker.
- */
+/* Clear the parts of a page that the vector names. */
 static void
-put_in_clear(Vectors *v, uint64 pageaddr, uint8 *page)
+put_zeros(Vectors *v, uint8 *page)
 {
 	const char *zeros;
 
@@ -39,6 +38,15 @@ put_in_clear(Vectors *v, uint64 pageaddr, uint8 *page)
 
 		memset(page + offset, 0, strtoul(end, NULL, 10));
 	}
+}
+
+/*
+ * Put into a page what is not encrypted: the holes and the marker.
+ */
+static void
+put_in_clear(Vectors *v, uint64 pageaddr, uint8 *page)
+{
+	put_zeros(v, page);
 	if (vectors_nth(v, "marker", 0) != NULL)
 	{
 		size_t		offset = vectors_uint(v, "marker");
@@ -80,12 +88,15 @@ check_page_vector(Vectors *v, TdeCtr *ctx)
 static bool
 check_archive_vector(Vectors *v, TdeCtr *ctx)
 {
-	uint8		page[PAGE];
+	union
+	{
+		uint8		b[PAGE];
+		uint64		align;
+	}			page;
 	uint8		key[TDE_WAL_KEY_LEN];
 	uint8		archived[PG_SHA256_DIGEST_LENGTH];
 	uint8		restored[PG_SHA256_DIGEST_LENGTH];
-	uint64		pageaddr = strtou64(vectors_get(v, "pageaddr"), NULL, 16);
-	size_t		from = vectors_uint(v, "from");
+	const char *at;
 
 	if (vectors_bytes(v, "key", key, sizeof(key)) != sizeof(key) ||
 		vectors_bytes(v, "archived", archived, sizeof(archived)) == 0 ||
@@ -93,123 +104,137 @@ check_archive_vector(Vectors *v, TdeCtr *ctx)
 		tde_ctr_set_key(ctx, key, sizeof(key)) < 0)
 		return false;
 
-	fill_pattern(page, PAGE, vectors_uint(v, "seed"));
-	tde_wal_page_set_key_id(page, vectors_uint(v, "id") | TDE_WAL_DECRYPTED);
-	put_in_clear(v, pageaddr, page);
-	return sha256_is(page, PAGE, archived) &&
-		tde_wal_page_restore(ctx, pageaddr, page, from, PAGE) == 0 &&
-		sha256_is(page, PAGE, restored) &&
-		tde_wal_page_archive(ctx, pageaddr, page, from, PAGE) == 0 &&
-		sha256_is(page, PAGE, archived);
+	fill_pattern(page.b, PAGE, vectors_uint(v, "seed"));
+	if (vectors_bytes(v, "header", page.b, 40) < 24)
+		return false;
+	put_zeros(v, page.b);
+	for (int n = 0; (at = vectors_nth(v, "at", n)) != NULL; n++)
+		vectors_nth_bytes(v, "word", n, page.b + atoi(at), TDE_WAL_WORD);
+
+	return sha256_is(page.b, PAGE, archived) &&
+		tde_wal_page_restore(ctx, page.b, PAGE) == 0 &&
+		sha256_is(page.b, PAGE, restored) &&
+		tde_wal_page_archive(ctx, page.b, PAGE) == 0 &&
+		sha256_is(page.b, PAGE, archived);
+}
+
+/* Put a number there. */
+static void
+put_uint32(uint8 *at, uint32 value)
+{
+	memcpy(at, &value, sizeof(value));
 }
 
 /*
- * Pages of any content, of which any part was written, with and without a
- * marker behind it, and with holes: in the archive they are what a reader makes
- * of them; encrypted again they read the same, and without holes they are the
- * same up to the last word that is not zero.
+ * Make a page of valid WAL, in clear: records of many lengths, much of them
+ * zeros, the first maybe from the page before, the last maybe going on; random
+ * has something for each word.  Returns where it ends.
  */
-#define SHAPES			2000
+static size_t
+make_page(uint32 shape, const uint8 *random, uint8 *page)
+{
+	size_t		from = shape & 1 ? 40 : 24;
+	uint64		pageaddr = (uint64) shape * 0x10004000;
+	size_t		records = random[0] % 40;
+	uint32		rest = shape % 3 == 0 ? random[1] * random[2] % 9000 : 0;
+	size_t		at = from;
+
+	fill_pattern(page, PAGE, shape);
+	for (size_t i = from; i < PAGE; i += TDE_WAL_WORD)
+	{
+		if (random[i / TDE_WAL_WORD] < random[3])
+			memset(page + i, 0, TDE_WAL_WORD);
+	}
+	memset(page, 0, 24);
+	put_uint32(page, 0xD118 | (uint32) ((shape & 1 ? 2 : 0) | (rest ? 1 : 0)) << 16);
+	memcpy(page + 8, &pageaddr, sizeof(pageaddr));
+	put_uint32(page + 16, rest);
+	tde_wal_page_set_key_id(page, shape + 1);
+
+	at += (rest + 7) / 8 * 8;
+	while (records-- > 0 && at < PAGE)
+	{
+		uint32		len = 24 + random[at / 8] * (records + 1) % 3000;
+
+		put_uint32(page + at, len);
+		at += (len + 7) / 8 * 8;
+	}
+	at = Min(at, PAGE);
+	memset(page + at, 0, PAGE - at);
+	return at;
+}
+
+/*
+ * Pages of valid WAL, with and without a marker behind it, become in the archive
+ * what a reader makes of them, and then what they were.  So do pages with
+ * damage, but for what was not written, which reads the same.
+ */
+#define SHAPES			3000
 
 static void
 check_archives(Checks *checks, TdeCtr *ctx)
 {
-	bool		reads = true;
 	bool		same = true;
-	bool		same_again = true;
-	bool		ends = true;
+	bool		reads = true;
+	bool		damaged = true;
+	int			tails = 0;
 
 	for (uint32 shape = 0; shape < SHAPES; shape++)
 	{
+		union
+		{
+			uint8		b[PAGE];
+			uint64		align;
+		}			page;
 		uint8		random[PAGE / TDE_WAL_WORD];
-		uint8		plain[PAGE];
 		uint8		disk[PAGE];
 		uint8		read[PAGE];
-		uint8		page[PAGE];
-		uint64		pageaddr = (uint64) shape * 0x10004000;
-		size_t		from = shape & 1 ? 24 : 40;
 		size_t		end;
-		bool		marker = (shape & 2) != 0;
-		bool		holes = shape % 5 == 0;
+		size_t		from = shape & 1 ? 40 : 24;
+		uint64		pageaddr;
 
-		/* what was written: a third of its words are zero, often the last */
-		fill_pattern(plain, PAGE, shape);
-		fill_pattern(random, sizeof(random), shape + SHAPES);
-		end = from + (plain[0] << 8 | plain[1]) % (PAGE - from + 1) /
-			TDE_WAL_WORD * TDE_WAL_WORD;
-		if (shape % 7 == 0)
-			end = PAGE;
-		for (size_t i = from; i < end; i += TDE_WAL_WORD)
-			if (random[i / TDE_WAL_WORD] < 85)
-				memset(plain + i, 0, TDE_WAL_WORD);
-		tde_wal_page_set_key_id(plain, shape + 1);
-		memset(plain + end, 0, PAGE - end);
-		memcpy(disk, plain, PAGE);
+		fill_pattern(random, sizeof(random), shape * 7919);
+		end = make_page(shape, random, page.b);
+		memcpy(&pageaddr, page.b + 8, sizeof(pageaddr));
+		memcpy(disk, page.b, PAGE);
+		tails += end < PAGE;
 		same = same && tde_wal_crypt(ctx, pageaddr + from, disk + from,
 									 disk + from, end - from) == 0;
-		if (marker && end < PAGE)
+		if ((shape & 2) && end < PAGE)
+		{
 			tde_wal_make_marker(pageaddr + end, disk + end);
-		if (holes)
-		{
-			for (size_t i = from; i + 16 <= end; i += 8 * random[i / 8] + 8)
-				memset(disk + i, 0, 16);
+			tde_wal_make_marker(pageaddr + end, page.b + end);
 		}
-		memcpy(read, disk, PAGE);
-		same = same &&
-			tde_wal_page_decrypt(ctx, pageaddr, read, from, PAGE) == 0;
+		memcpy(read, page.b, PAGE);
 
-		/* to the archive */
-		memcpy(page, disk, PAGE);
-		same = same &&
-			tde_wal_page_archive(ctx, pageaddr, page, from, PAGE) == 0 &&
-			tde_wal_page_key_id(page) == (TDE_WAL_DECRYPTED | (shape + 1));
-		tde_wal_page_set_key_id(page, shape + 1);
-		reads = reads && memcmp(page, read, PAGE) == 0;
-		tde_wal_page_set_key_id(page, TDE_WAL_DECRYPTED | (shape + 1));
+		memcpy(page.b, disk, PAGE);
+		same = same && tde_wal_page_archive(ctx, page.b, PAGE) == 0 &&
+			tde_wal_page_key_id(page.b) == (TDE_WAL_DECRYPTED | (shape + 1));
+		tde_wal_page_set_key_id(page.b, shape + 1);
+		reads = reads && memcmp(page.b, read, PAGE) == 0;
+		tde_wal_page_set_key_id(page.b, TDE_WAL_DECRYPTED | (shape + 1));
+		same = same && tde_wal_page_restore(ctx, page.b, PAGE) == 0 &&
+			memcmp(page.b, disk, PAGE) == 0;
 
-		/* and back */
-		same = same &&
-			tde_wal_page_restore(ctx, pageaddr, page, from, PAGE) == 0;
-		if (!holes)
-		{
-			size_t		last = end;
-
-			while (last > from && !(marker && end < PAGE) &&
-				   memcmp(plain + last - 8, (uint8[8]) {0}, 8) == 0)
-				last -= 8;
-			same = same && memcmp(page, disk, last) == 0 &&
-				(last < end || memcmp(page, disk, PAGE) == 0);
-		}
-		memcpy(disk, page, PAGE);
-		same = same &&
-			tde_wal_page_decrypt(ctx, pageaddr, page, from, PAGE) == 0;
-		reads = reads && memcmp(page, read, PAGE) == 0;
-
-		/* again: what came from an archive goes there and back unchanged */
-		memcpy(page, disk, PAGE);
-		same_again = same_again &&
-			tde_wal_page_archive(ctx, pageaddr, page, from, PAGE) == 0 &&
-			tde_wal_page_restore(ctx, pageaddr, page, from, PAGE) == 0 &&
-			memcmp(page, disk, PAGE) == 0;
-
-		/*
-		 * A server that recovers it puts a marker where the last record ends,
-		 * which may be behind zeros that were not encrypted again.
-		 */
-		if (end < PAGE && !holes)
-		{
-			memset(disk + end, 0, PAGE - end);
-			tde_wal_make_marker(pageaddr + end, disk + end);
-			ends = ends &&
-				tde_wal_page_decrypt(ctx, pageaddr, disk, from, PAGE) == 0 &&
-				memcmp(disk, plain, end) == 0;
-		}
+		/* holes in what was written, and something behind it */
+		for (size_t i = from; i + 16 <= end; i += 8 * random[i / 8] + 8)
+			memset(disk + i, 0, 16);
+		if ((shape & 6) == 4 && end + 64 < PAGE)
+			fill_pattern(disk + end + 40, 16, shape);
+		memcpy(page.b, disk, PAGE);
+		damaged = damaged &&
+			tde_wal_page_decrypt(ctx, pageaddr, disk, from, PAGE) == 0 &&
+			tde_wal_page_archive(ctx, page.b, PAGE) == 0 &&
+			memcmp(page.b + 24, disk + 24, PAGE - 24) == 0 &&
+			tde_wal_page_restore(ctx, page.b, PAGE) == 0 &&
+			tde_wal_page_decrypt(ctx, pageaddr, page.b, from, PAGE) == 0 &&
+			memcmp(page.b, disk, PAGE) == 0;
 	}
-	check(checks, reads, "WAL: archives in clear read as WAL does, and so does "
-		  "what is encrypted from them");
-	check(checks, same, "WAL: and that is the same bytes");
-	check(checks, same_again, "WAL: archived again, too");
-	check(checks, ends, "WAL: a marker behind what was restored");
+	check(checks, tails > SHAPES / 10 && tails < SHAPES * 9 / 10,
+		  "WAL: full pages and others");
+	check(checks, reads, "WAL: a page of an archive in clear is what is read");
+	check(checks, same, "WAL: encrypted again it is the same");
+	check(checks, damaged, "WAL: a page with damage reads the same");
 }
 
 /*

@@ -254,8 +254,6 @@ def wal_page_cases():
         ('marker as the last word', high, 24, 8192, [], 8184),
         ('marker in front', high, 24, 8192, [(32, 8160)], 24),
         ('marker after a hole', high, 24, 8192, [(64, 16), (88, 8104)], 80),
-        ('marker after a zero word', high, 24, 8192, [(72, 8), (88, 8104)],
-         80),
     ]
     for i, (name, pageaddr, header, to, zeros, marker) in enumerate(shapes):
         key = pattern(16, 1200 + i)
@@ -271,54 +269,90 @@ def wal_page_cases():
                       ('read', hashlib.sha256(plain).digest())]
 
 
+def wal_marker(position):
+    return struct.pack('<II', 0xFFFFFFFF,
+                       0x43774E78 ^ position & 0xFFFFFFFF)
+
+
+def wal_written_end(page, pageaddr, first):
+    """Where what was written of a page in clear ends."""
+    at = first
+    while at + 8 <= 8192:
+        if page[at:at + 8] == wal_marker(pageaddr + at):
+            return at
+        length, = struct.unpack_from('<I', page, at)
+        if length < 24:
+            break
+        at += (length + 7) // 8 * 8
+    words = [w for w in range(0, 8192, 8) if any(page[w:w + 8])]
+    return min(max(at, words[-1] + 8), 8192)
+
+
 def wal_archive_cases():
     """Pages of an archive in clear, and what they are encrypted to."""
     high = 0xFEDCBA9876540000
+    # flags, remaining bytes of a record, records (offset, length), zeros,
+    # marker
     shapes = [
-        ('whole page', 0x2000, 24, [], None),
-        ('first page of a segment', 0x1000000, 40, [], None),
-        ('tail not written', high, 24, [(4096, 4096)], None),
-        ('zeros inside, and the last word', high, 24,
-         [(24, 8), (40, 32), (8184, 8)], None),
-        ('nothing written', high, 24, [(24, 8168)], None),
-        ('marker', high, 24, [(4104, 4088)], 4096),
-        ('marker after zeros', high, 24, [(64, 16), (88, 8104)], 80),
-        ('marker in front', high, 24, [(32, 8160)], 24),
-        ('marker as the last word', high, 24, [], 8184),
-        ('marker that is not the end', high, 24, [(4200, 3992)], 4096),
+        ('whole page', 0x2000, 0, 0, [(24, 8000), (8024, 500)], [], None),
+        ('first page of a segment', 0x1000000, 2, 0, [(40, 9000)], [], None),
+        ('inside a record', high, 1, 20000, [], [], None),
+        ('a record ends', high, 1, 77, [(104, 30), (136, 20000)], [], None),
+        ('last record ends in zeros', high, 0, 0, [(24, 1000)],
+         [(800, 7392)], None),
+        ('record that goes on ends in zeros', high, 0, 0, [(24, 9000)],
+         [(800, 7392)], None),
+        ('a record that goes on ends in zeros', high, 1, 1001, [],
+         [(800, 7392)], None),
+        ('a record that fills the page is zeros', high, 1, 8168, [],
+         [(24, 8168)], None),
+        ('nothing written', high, 0, 0, [], [(24, 8168)], None),
+        ('marker', high, 0, 0, [(24, 4072)], [(4104, 4088)], 4096),
+        ('marker after zeros', high, 1, 56, [], [(64, 16), (88, 8104)], 80),
+        ('marker in front', high, 0, 0, [], [(32, 8160)], 24),
+        ('marker as the last word', high, 0, 0, [(24, 8157)], [], 8184),
+        ('marker inside a record', high, 0, 0, [(24, 5000)], [(5024, 3168)],
+         4096),
+        ('damage after the last record', high, 0, 0, [(24, 100)],
+         [(128, 872), (1016, 7176)], None),
+        ('record of no length', high, 0, 0, [(24, 23)], [(800, 7392)], None),
     ]
-    for i, (name, pageaddr, header, zeros, marker) in enumerate(shapes):
+    for i, (name, pageaddr, flags, remaining, records, zeros,
+            marker) in enumerate(shapes):
         key = pattern(16, 2000 + i)
         ident = 0x7FFFFFFF - i
+        header = struct.pack('<HHIQII', 0xD118, flags, 1, pageaddr, remaining,
+                             ident | 1 << 31)
+        if flags & 2:
+            header += struct.pack('<QII', 0x7654321089ABCDEF, 1 << 24, 8192)
         page = bytearray(pattern(8192, 3))
-        page[20:24] = struct.pack('<I', ident | 1 << 31)
+        words = [(offset, struct.pack('<I', length))
+                 for offset, length in records]
+        if marker is not None:
+            words.append((marker, wal_marker(pageaddr + marker)))
+        page[:len(header)] = header
         for offset, length in zeros:
             page[offset:offset + length] = bytes(length)
-        word = None
-        if marker is not None:
-            word = struct.pack('<II', 0xFFFFFFFF,
-                               0x43774E78 ^ (pageaddr + marker) & 0xFFFFFFFF)
-            page[marker:marker + 8] = word
-        end = header
-        for at in range(header, 8192, 8):
-            if any(page[at:at + 8]):
-                end = at + 8
-        if marker == end - 8 and page[marker:end] == word:
-            end = marker
-        blocks = b''.join(((pageaddr + header) // 16 + n).to_bytes(16, 'big')
+        for offset, word in words:
+            page[offset:offset + len(word)] = word
+        first = len(header)
+        if flags & 1:
+            first += (remaining + 7) // 8 * 8
+        end = wal_written_end(page, pageaddr, first)
+        blocks = b''.join((pageaddr // 16 + n).to_bytes(16, 'big')
                           for n in range(8192 // 16))
-        stream = aes(key, modes.ECB(), blocks)[(pageaddr + header) % 16:]
+        stream = aes(key, modes.ECB(), blocks)
         disk = bytearray(page)
         disk[20:24] = struct.pack('<I', ident)
-        for at in range(header, end):
-            disk[at] ^= stream[at - header]
+        for at in range(len(header), end):
+            disk[at] ^= stream[at]
         case = [('test', 'wal_archive'), ('name', name), ('key', key),
-                ('pageaddr', '%016x' % pageaddr), ('from', header),
-                ('id', ident), ('seed', 3)]
+                ('header', header), ('seed', 3)]
         case += [('zeros', '%d %d' % z) for z in zeros]
-        if marker is not None:
-            case.append(('marker', marker))
-        yield case + [('archived', hashlib.sha256(page).digest()),
+        for offset, word in words:
+            case += [('at', offset), ('word', word)]
+        yield case + [('end', end),
+                      ('archived', hashlib.sha256(page).digest()),
                       ('restored', hashlib.sha256(disk).digest())]
 
 
