@@ -22,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include "../keys/key_store.h"
@@ -336,7 +337,7 @@ crash_at(const char *point)
 	if (wanted && strcmp(wanted, point) == 0)
 	{
 		ereport(LOG, (errmsg_internal("crash at \"%s\"", point)));
-		_exit(3);
+		kill(MyProcPid, SIGKILL);
 	}
 #endif
 }
