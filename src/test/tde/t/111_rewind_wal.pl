@@ -1,0 +1,178 @@
+# Copyright (c) 2026, the Coffer authors
+
+# pg_rewind of a server with encrypted WAL: it is read in all its epochs, and
+# the keys of what was written on the branch that is given up are kept.
+
+use strict;
+use warnings FATAL => 'all';
+
+use File::Copy qw(copy move);
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TdeTest;
+use Test::More;
+
+my $canary = 'CANARY-0123456789-abcdefgh';
+my $shown = uc join(' ', unpack('(H2)*', $canary));
+my $rows = q{SELECT count(*), md5(string_agg(b, '' ORDER BY a)) FROM t};
+
+# The epochs in a data directory's file
+sub epochs
+{
+	my ($node) = @_;
+	my $file = slurp_bytes($node->data_dir . '/pg_tde/global/wal_epochs');
+	my @found;
+
+	for (my $at = 16; $at < length($file) - 4;)
+	{
+		my $len = unpack('V', substr($file, $at + 8, 4));
+		push @found, substr($file, $at, $len);
+		$at += $len;
+	}
+	return @found;
+}
+
+# How many of the first are among the second?
+sub common
+{
+	my ($some, $all) = @_;
+	my %all = map { $_ => 1 } @$all;
+	return scalar grep { $all{$_} } @$some;
+}
+
+sub fill
+{
+	my ($node, $from, $to) = @_;
+	$node->safe_psql('postgres',
+		"INSERT INTO t SELECT g, '$canary' || g FROM generate_series($from, $to) g");
+	return;
+}
+
+sub run_case
+{
+	my ($mode) = @_;
+
+	my $old = tde_node("old_$mode", allows_streaming => 1);
+	$old->append_conf('postgresql.conf',
+		"autovacuum = off\nwal_keep_size = 1GB\nwal_log_hints = on\n");
+	$old->start;
+	tde_setup($old);
+	$old->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n");
+	$old->restart;
+	$old->safe_psql('postgres',
+		'CREATE TABLE t (a int, b text) USING tde_heap; CREATE TABLE plain (a int, b text)');
+	fill($old, 1, 1000);
+	$old->backup('start');
+	my $new = PostgreSQL::Test::Cluster->new("new_$mode");
+	$new->init_from_backup($old, 'start', has_streaming => 1);
+	$new->start;
+	$old->restart;				# an epoch that both read
+	fill($old, 1001, 2000);
+	$old->wait_for_catchup($new);
+	$new->promote;
+
+	# The old one writes three more epochs, the last two under a server key that
+	# nobody else has.
+	fill($old, 2001, 2500);
+	my $ring = tde_keyring($old);
+	$old->safe_psql('postgres', qq{
+		SELECT pg_tde_create_key_using_global_key_provider('dead', 'ring');
+		SELECT pg_tde_set_server_key_using_global_key_provider('dead', 'ring')});
+	$old->restart;
+	fill($old, 2501, 2600);
+	my $from = $old->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
+	$old->safe_psql('postgres',
+		"SELECT pg_logical_emit_message(true, 'test', '$canary')");
+	tde_crash($old);
+	$old->start;
+	fill($old, 2601, 2700);
+	my $to = $old->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
+	$old->stop;
+	my $archive = $old->basedir . '/archive';
+	mkdir $archive or die;
+	copy($_, $archive) or die
+	  foreach glob($old->data_dir . '/pg_wal/00000001????????????????');
+
+	fill($new, 2001, 2300);
+	$new->restart;
+	fill($new, 2301, 2400);
+
+	my @old = epochs($old);
+	my @new = epochs($new);
+	cmp_ok(scalar(@old) - common(\@old, \@new),
+		'>=', 2, "$mode: target has epochs of its own");
+	cmp_ok(scalar(@new) - common(\@new, \@old),
+		'>=', 2, "$mode: source has epochs of its own");
+
+	my @source = ('--source-server' => $new->connstr('postgres'));
+	if ($mode eq 'local')
+	{
+		$new->stop;
+		@source = ('--source-pgdata' => $new->data_dir);
+	}
+	my @rewind = (
+		$mode eq 'local' ? 'pg_tde_rewind' : 'pg_rewind',
+		'--target-pgdata' => $old->data_dir,
+		@source, '--no-sync');
+	my $conf = slurp_file($old->data_dir . '/postgresql.conf');
+
+	move($ring, "$ring.away") or die;
+	command_fails_like(
+		\@rewind,
+		qr{error: key [0-9A-F]{8} of WAL page at .* of timeline 1 is not available: could not open keyring file "\Q$ring\E"},
+		"$mode: refused without the principal key");
+	move("$ring.away", $ring) or die;
+	is(slurp_file($old->data_dir . '/postgresql.conf'), $conf,
+		"$mode: ... and nothing was changed");
+
+	command_ok([ @rewind, '--dry-run' ], "$mode: pg_rewind --dry-run");
+	is(common(\@new, [ epochs($old) ]),
+		common(\@new, \@old), "$mode: ... adds nothing");
+	command_ok(\@rewind, "$mode: pg_rewind");
+
+	my @union = epochs($old);
+	is(common(\@old, \@union), scalar(@old), "$mode: epochs of the target are kept");
+	is(common(\@new, \@union), scalar(@new), "$mode: those of the source are there");
+	my %once = map { $_ => 1 } @union;
+	is(scalar(@union), scalar(keys %once), "$mode: none is there twice");
+
+	$new->start if $mode eq 'local';
+	unlink $old->data_dir . '/postgresql.conf';
+	append_to_file($old->data_dir . '/postgresql.conf', $conf);
+
+	# What the target wrote and archived on its branch can be read still, though
+	# the server's scope file is the source's now.
+	my ($stdout, $stderr) = run_command(
+		[
+			'pg_waldump', '-p' => $archive, '-s' => $from, '-e' => $to,
+			'-k' => $old->data_dir . '/pg_tde'
+		]);
+	like($stdout, qr/\Q$shown\E/, "$mode: WAL of the branch that was given up");
+	is($stderr, '', "$mode: ... is read without an error");
+
+	$old->enable_streaming($new);
+	$old->set_standby_mode;
+	$old->start;
+	fill($new, 2401, 2500);
+	$new->wait_for_catchup($old);
+	is( $old->safe_psql('postgres', $rows),
+		$new->safe_psql('postgres', $rows),
+		"$mode: the same rows");
+	is(common(\@old, [ epochs($old) ]),
+		scalar(@old), "$mode: the server keeps these epochs");
+	$old->promote;
+	fill($old, 2501, 2600);
+	is($old->safe_psql('postgres', 'SELECT count(*) FROM t'),
+		'2600', "$mode: rows after promotion");
+	is(join(' ', files_with($old->data_dir . '/pg_wal', $canary)),
+		'', "$mode: no canary in WAL");
+	$old->stop;
+	$new->stop;
+	return;
+}
+
+run_case('remote');
+run_case('local');
+done_testing();
