@@ -175,6 +175,55 @@ check_scope(TdeScopeKind kind, Oid dbOid, bool has_keys, bool *open)
 	return scope;
 }
 
+/* ---- keys of WAL ---- */
+
+/*
+ * Check that the key of each run of writing WAL can be had.  Which of them are
+ * needed depends on what is in archives, so all are.
+ */
+static void
+check_wal_keys(void)
+{
+	const char *reason;
+	char	   *problem;
+	size_t		len;
+	size_t		position = 0;
+	const uint8 *record;
+	size_t		record_len;
+	uint8	   *file = tde_fe_read_file(TDE_WAL_EPOCHS_PATH, &len, &problem);
+
+	if (file && tde_wal_epochs_open(file, len, &reason) < 0)
+		problem = psprintf(_("could not use file \"%s\": %s"),
+						   TDE_WAL_EPOCHS_PATH, _(reason));
+	if (problem)
+		problem_found(_("keys of WAL"), problem,
+					  _("Restore the file from a backup."));
+	if (problem || file == NULL || !ask_providers)
+		return;
+
+	while ((record = tde_wal_epochs_next(file, len, &position,
+										 &record_len)) != NULL)
+	{
+		TdeWalEpoch epoch;
+		TdeWalEpochQuery query;
+		char		why[1024];
+
+		(void) tde_wal_epoch_decode(record, record_len, &epoch, &reason);
+		query = (TdeWalEpochQuery)
+		{
+			epoch.id, epoch.tli, epoch.start, epoch.start
+		};
+		if (epoch.id != 0 &&
+			tde_fe_wal_find_epoch(&query, &epoch, why,
+								  sizeof(why)) != TDE_WAL_KEY_FOUND)
+			problem_found(psprintf(_("key %08X of WAL from %X/%X of timeline %u on"),
+								   query.id, LSN_FORMAT_ARGS(query.start),
+								   query.tli), why, NULL);
+		tde_wipe(epoch.key, sizeof(epoch.key));
+	}
+	pfree(file);
+}
+
 /* ---- keys of relations ---- */
 
 static bool
@@ -455,6 +504,7 @@ check_all(void)
 		if (scope)
 			tde_fe_free_scope(scope);
 	}
+	check_wal_keys();
 	for (int i = 0; i < n; i++)
 	{
 		progress(i, n, false);
@@ -478,10 +528,8 @@ main(int argc, char **argv)
 	const char *pgdata = NULL;
 	int			c;
 
-	/* before anything makes OpenSSL allocate memory */
-	(void) tde_secure_heap_init();
-
 	pg_logging_init(argv[0]);
+	tde_fe_wal_keys_init(TDE_DIR);
 	set_pglocale_pgservice(argv[0], PG_TEXTDOMAIN("pg_tde_check_keys"));
 	progname = get_progname(argv[0]);
 	handle_help_version_opts(argc, argv, "pg_tde_check_keys", usage);

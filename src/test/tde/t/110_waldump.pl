@@ -193,6 +193,8 @@ all_epochs('linked directory of WAL, from the data directory', '-p' => $data);
 unlink "$data/pg_wal" or die;
 move($node->basedir . '/wal', "$data/pg_wal") or die;
 
+command_ok([ 'pg_tde_check_keys', '-q', $data ], 'pg_tde_check_keys');
+
 # Lost keys.  The copy of the server's scope in an epoch names the principal key
 # of then.
 my $server_key = "$data/pg_tde/global/server_key.key";
@@ -223,5 +225,11 @@ print $fh substr($bytes, 0, 100) . chr(ord(substr($bytes, 100, 1)) ^ 1)
 close $fh;
 refuses('list of epochs is damaged',
 	qr{could not use file "\Q$epochs\E": checksum does not match}, @range);
+
+command_checks_all(
+	[ 'pg_tde_check_keys', '-q', $data ],
+	2, [qr/^$/],
+	[qr/keys of WAL: could not use file "pg_tde\/global\/wal_epochs": checksum does not match/],
+	'... and pg_tde_check_keys says so');
 
 done_testing();
