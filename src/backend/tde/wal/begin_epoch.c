@@ -362,7 +362,8 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 				 TimeLineID tli, const ControlFileData *control,
 				 XLogRecPtr *last_record)
 {
-	bool		encrypt = tde_wal_encrypt && !IsBootstrapProcessingMode();
+	bool		encrypt = tde_wal_encrypt && !IsBootstrapProcessingMode() &&
+		!IsBinaryUpgrade;		/* there may be no key yet */
 	TdeWalEpoch epoch = {0};
 	uint8		encoded[TDE_WAL_EPOCH_MAX_LEN];
 	size_t		len;

@@ -122,7 +122,7 @@ foreach my $method (sort keys %methods)
 	{
 		$copy->start;
 		fill($node);
-		$node->wait_for_catchup($copy);
+		$node->wait_for_catchup($ENV{PGAPPNAME});
 		is($copy->safe_psql('postgres', $rows),
 			$node->safe_psql('postgres', $rows), 'R: the standby follows');
 		no_canary('standby', $copy->data_dir);
@@ -238,10 +238,16 @@ $node->stop;
 
 foreach my $name (qw(basebackup checksums resetwal rewind upgrade waldump))
 {
-	program_help_ok("pg_tde_$name");
-	program_version_ok("pg_tde_$name");
-	my ($stdout) = run_command([ "pg_tde_$name", '--help' ]);
-	like($stdout, qr/pg_tde_$name/, "help of pg_tde_$name has its name");
+	foreach my $option ('--help', '--version')
+	{
+		my ($ours, $stderr) = run_command([ "pg_tde_$name", $option ]);
+		my ($stock) = run_command([ "pg_$name", $option ]);
+
+		isnt($ours, '', "pg_tde_$name $option");
+		$ours =~ s/pg_tde_$name/pg_$name/g;
+		is($ours, $stock, '... is that of the program under its other name');
+		is($stderr, '', '... and has no message');
+	}
 }
 
 done_testing();
