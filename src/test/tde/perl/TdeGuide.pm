@@ -32,6 +32,7 @@ use File::Path ();
 use FindBin;
 use JSON::PP ();
 use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::RecursiveCopy;
 use PostgreSQL::Test::Utils;
 use TdeTest;
 use Test::More;
@@ -86,8 +87,28 @@ sub blocks
 sub in_clear
 {
 	my ($node) = @_;
-	return grep { !/^pg_wal\// }
-	  files_with($node->data_dir, 'Top secret info', 'Test data');
+	return files_with($node->data_dir, 'Top secret info', 'Test data');
+}
+
+# A base backup is whole, has nothing in clear, and its server has the rows
+sub _check_backup
+{
+	my ($node, $dir) = @_;
+	my $copy = PostgreSQL::Test::Cluster->new($node->name . '_copy');
+
+	command_ok([ 'pg_verifybackup', $dir ], 'pg_verifybackup, WAL included');
+	is_deeply([ files_with($dir, 'Top secret info', 'Test data') ],
+		[], 'nothing in clear in the backup');
+	PostgreSQL::Test::RecursiveCopy::copypath($dir, $copy->data_dir);
+	chmod 0700, $copy->data_dir or die;
+	unlink $copy->data_dir . '/standby.signal' or die;
+	$copy->append_conf('postgresql.conf',
+		"port = " . $copy->port . "\nunix_socket_directories = '" . $copy->host . "'\n");
+	$copy->start;
+	is($copy->safe_psql('postgres', 'SELECT * FROM sensitive_data'),
+		'1|Top secret info', 'the server of the backup has the rows');
+	$copy->stop;
+	return;
 }
 
 =pod
@@ -116,7 +137,7 @@ sub guide_life
 	my $install = $node->basedir . '/install';
 	my ($libdir) = run_command([ 'pg_config', '--pkglibdir' ]);
 
-	$node->init;
+	$node->init(allows_streaming => 1);
 	$node->append_conf('postgresql.conf', "log_min_messages = info\n");
 	$node->start;
 
@@ -167,6 +188,8 @@ sub guide_life
 		sh => sub {
 			my ($out, $err) = ('', '');
 			local $ENV{PGDATA} = $node->data_dir;
+			local $ENV{PGHOST} = $node->host;
+			local $ENV{PGPORT} = $node->port;
 			local $ENV{PGINSTALL} = $install;
 			# The files are the server's user's already.
 			IPC::Run::run(
@@ -218,7 +241,7 @@ sub guide_life
 			is_deeply([ in_clear($node) ], [], 'nothing in clear on disk');
 		},
 		'10-settings' => sub {
-			is($_[0], "off\non\non", 'settings');
+			is($_[0], "on\non\non", 'settings');
 		},
 		'monitor-keys' => sub {
 			like(
@@ -227,12 +250,12 @@ sub guide_life
 				'keys and providers');
 		},
 		'verify-setup' => sub {
-			like($_[0], qr/\npg_tde,\s*percona_pg_telemetry\noff\non\n/, 'settings');
+			like($_[0], qr/\npg_tde,\s*percona_pg_telemetry\non\non\n/, 'settings');
 			like($_[0], qr/\n$provider\n/, 'provider');
 			like($_[0], qr/\nt\n1\|Test data\z/, 'a table');
 		},
 		'verify-wal' => sub {
-			like($_[0], qr/\Aoff\nf\n[0-9A-F]{24}/, 'write-ahead log');
+			like($_[0], qr/\Aon\nt\n[0-9A-F]{24}/, 'write-ahead log');
 		},
 		'trouble-start' => sub {
 			like($_[0], qr/pg_tde\.so/, 'library and certificates are there');
@@ -291,6 +314,13 @@ sub guide_life
 		'rotate-internal-2' => sub {
 			is($_[0], 't', 'encrypted anew');
 			$rows->('rows after CREATE TABLE AS');
+		},
+		'backup-1' => sub {
+			_check_backup($node, "$paths/backup");
+			File::Path::remove_tree("$paths/backup");
+		},
+		'backup-2' => sub {
+			ok(-f "$paths/backup/backup_manifest", 'a backup without WAL');
 		});
 
 	foreach my $block (blocks("$FindBin::RealBin/../guide/blocks"))
