@@ -42,7 +42,10 @@
 StaticAssertDecl(XLOG_BLCKSZ >= 4096,
 				 "the record of an epoch must fit into a page of WAL");
 
-/* Of the last record's page, or what that record begins; 0: in clear. */
+/*
+ * Of the last record's page, or what that record begins; 0: in clear, and never
+ * encrypted.
+ */
 static uint32 last_epoch_id = 0;
 
 static bool needs_checkpoint = false;
@@ -56,6 +59,14 @@ void
 TdeWalRecoveryEnds(const XLogReaderState *reader)
 {
 	last_epoch_id = reader->tde_epoch_id;
+
+	/*
+	 * A page that was decrypted for an archive is in no epoch, but may not be
+	 * written on: what is added would be encrypted under the page's key if it
+	 * goes to an archive and back.
+	 */
+	if (last_epoch_id == 0)
+		last_epoch_id = tde_wal_page_key_id(reader->readBuf);
 }
 
 bool
@@ -305,6 +316,7 @@ checkpoint_is_encrypted(const ControlFileData *control)
 	char		path[MAXPGPATH];
 	PGAlignedXLogBlock page;
 	int			fd;
+	uint32		id;
 	bool		encrypted;
 
 	XLByteToSeg(pageaddr, segno, wal_segment_size);
@@ -316,8 +328,9 @@ checkpoint_is_encrypted(const ControlFileData *control)
 	encrypted = pg_pread(fd, page.data, SizeOfXLogShortPHD,
 						 XLogSegmentOffset(pageaddr, wal_segment_size)) ==
 		(ssize_t) SizeOfXLogShortPHD &&
-		((XLogPageHeader) page.data)->xlp_pageaddr == pageaddr &&
-		tde_wal_page_key_id(page.data) != 0;
+		((XLogPageHeader) page.data)->xlp_pageaddr == pageaddr;
+	id = tde_wal_page_key_id(page.data);
+	encrypted = encrypted && id != 0 && (id & TDE_WAL_DECRYPTED) == 0;
 	close(fd);
 	return encrypted;
 }

@@ -79,7 +79,10 @@ sub archive_now
 sql('CREATE TABLE t (a int PRIMARY KEY, b text) USING tde_heap');
 sql(q{CREATE TABLE zeros (a bytea STORAGE plain) USING tde_heap;
 	INSERT INTO zeros SELECT decode(repeat('00', 7900), 'hex') FROM generate_series(1, 100)});
-write_rows(5000);
+write_rows(1000);
+sql('SELECT pg_create_restore_point(\'early\')');
+my $early = rows_of($node);
+write_rows(4000);
 $node->restart;
 write_rows(5000);
 sql('SELECT pg_create_restore_point(\'middle\')');
@@ -293,6 +296,57 @@ is(rows_of($clear), $all, 'without the program recovery works as well');
 isnt(join(' ', files_with($clear->data_dir . '/pg_wal', $canary)), '',
 	'with WAL in clear');
 $clear->stop;
+
+# The records XLOG of the first segment of timeline 2
+sub first_wal
+{
+	my ($server) = @_;
+	my $wal = $server->data_dir . '/pg_wal';
+	my ($segment) = sort(grep { /^00000002[0-9A-F]{16}$/ } slurp_dir($wal));
+	my ($stdout) = run_command([ 'pg_waldump', '-p', $wal, '-r', 'XLOG', $segment ]);
+	return $stdout;
+}
+
+# Whose WAL is in clear from then on does not go on in a page that says that it
+# was encrypted: pg_tde_restore_encrypt would encrypt the new records under the
+# old key, and the positions had others.
+my $off = restored('off', "cp $dir/clear/%f %p",
+	$to_middle =~ s/middle/early/r . "\npg_tde.wal_encrypt = off");
+recover($off);
+is(rows_of($off), $early, 'recovery to an earlier point in time');
+# The first record of the new timeline
+my ($new) = first_wal($off) =~ /lsn: (\S+), .*CHECKPOINT_SHUTDOWN/ or die;
+my ($name, $offset) = split /\|/,
+  $off->safe_psql('postgres', "SELECT * FROM pg_walfile_name_offset('$new')");
+my $page = substr(slurp_bytes($off->data_dir . "/pg_wal/$name"), $offset - $offset % 8192, 8192);
+is(unpack('L<', substr($page, 20, 4)), 0, 'new WAL is in pages in clear');
+$off->safe_psql('postgres', "INSERT INTO t VALUES (-1, '$canary')");
+tde_crash($off);
+$off->start;
+is($off->safe_psql('postgres', 'SELECT count(*) FROM t WHERE a = -1'),
+	1, 'and it goes on, through a crash');
+$off->stop;
+
+# A standby that is promoted begins with a checkpoint in encrypted WAL, as its
+# last one is in WAL in clear: a stock server would start from that.
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'backup');
+$standby->append_conf(
+	'postgresql.conf', qq{
+restore_command = 'cp $dir/clear/%f %p'
+archive_mode = off
+});
+$standby->set_standby_mode;
+$standby->start;
+$standby->poll_query_until('postgres', "SELECT count(*) = $n FROM t")
+  or die 'the standby does not get all';
+$standby->safe_psql('postgres', 'CHECKPOINT');
+$standby->promote;
+is(rows_of($standby), $all, 'promotion of a standby');
+my $dumped = first_wal($standby);
+like($dumped, qr/CHECKPOINT_SHUTDOWN/, 'there is a checkpoint');
+unlike($dumped, qr/END_OF_RECOVERY/, 'instead of an end-of-recovery record');
+$standby->stop;
 
 # An archive of both kinds, and the guide's command on the way back
 mkdir "$dir/mixed" or die;
