@@ -93,7 +93,7 @@ main(int argc, char **argv)
 
 	is_segment = tde_fe_is_wal_segment(options.name);
 	if (is_segment)
-		tde_fe_wal_copy_init(options.pgdata);
+		tde_fe_wal_copy_init(options.pgdata, options.path);
 	copy = tde_fe_wal_copy_open(options.name, options.path, options.path,
 								is_segment ? TDE_WAL_COPY_DECRYPT : TDE_WAL_COPY_AS_IS);
 	is_encrypted = is_segment && tde_fe_wal_copy_prepare(copy);

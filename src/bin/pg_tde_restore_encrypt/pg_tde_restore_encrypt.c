@@ -121,7 +121,7 @@ main(int argc, char **argv)
 	if (!tde_fe_is_wal_segment(options.name))
 		tde_fe_become_command(expand(&options, options.path));
 
-	tde_fe_wal_copy_init(options.pgdata);
+	tde_fe_wal_copy_init(options.pgdata, options.path);
 	path = psprintf("%s/%s", tde_fe_make_private_dir(options.temp_directory),
 					options.name);
 	status = tde_fe_run_command(expand(&options, path));

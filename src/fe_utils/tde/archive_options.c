@@ -80,6 +80,6 @@ tde_fe_print_archive_options(const char *temp_use)
 		   temp_use);
 	printf(_("  -V, --version              output version information, then exit\n"));
 	printf(_("  -?, --help                 show this help, then exit\n"));
-	printf(_("\nWithout -D the data directory is the current directory, if it is one, or else\n"
-			 "the value of the environment variable PGDATA.\n"));
+	printf(_("\nWithout -D the data directory is the one whose pg_wal the path is in, or the\n"
+			 "current directory, or the value of the environment variable PGDATA.\n"));
 }

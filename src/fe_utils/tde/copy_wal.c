@@ -50,13 +50,29 @@ struct TdeWalCopy
 	uint8	   *buf;			/* CHUNK bytes */
 };
 
-void
-tde_fe_wal_copy_init(const char *pgdata)
+static bool
+is_data_dir(const char *path)
 {
+	char	   *version = psprintf("%s/PG_VERSION", path[0] ? path : ".");
 	struct stat st;
+	bool		result = stat(version, &st) == 0;
+
+	pfree(version);
+	return result;
+}
+
+void
+tde_fe_wal_copy_init(const char *pgdata, const char *file)
+{
+	char	   *above = pstrdup(file);
 	char	   *path;
 
-	if (pgdata == NULL && stat("PG_VERSION", &st) != 0)
+	/* of the directory of WAL, which may be a link */
+	get_parent_directory(above);
+	get_parent_directory(above);
+	if (pgdata == NULL && is_data_dir(above))
+		pgdata = above[0] ? above : ".";
+	if (pgdata == NULL && !is_data_dir("."))
 		pgdata = getenv("PGDATA");
 	if (pgdata == NULL)
 		pgdata = ".";

@@ -47,11 +47,12 @@ typedef enum TdeWalCopyMode
 typedef struct TdeWalCopy TdeWalCopy;
 
 /*
- * The keys are those of the data directory "pgdata", of the current directory
- * if that is one, or of PGDATA: the first of them.  To be called before
- * anything makes OpenSSL allocate memory.
+ * The keys are those of the data directory "pgdata", if given, or that which
+ * has "file" in its directory of WAL, or the current directory, or PGDATA: the
+ * first of them that is a data directory.  To be called before anything makes
+ * OpenSSL allocate memory.
  */
-extern void tde_fe_wal_copy_init(const char *pgdata);
+extern void tde_fe_wal_copy_init(const char *pgdata, const char *file);
 
 /* Is it the name of a segment, maybe of a partial one? */
 extern bool tde_fe_is_wal_segment(const char *name);

@@ -235,6 +235,11 @@ stops([ $program, '-T', $shm, '-D', '/none', $segment, 'dest', 'cp archive %p' ]
 	append_to_file('PG_VERSION', "18\n");
 	stops(restore('cp archive %p'), qr/file "pg_tde\/global/,
 		'the current directory, if it is a data directory');
+	mkdir 'pg_wal' or die;
+	command_checks_all(
+		[ @{ restore('') }[ 0 .. 3 ], "$dir/pg_wal/dest", 'cp archive %p' ],
+		$stop, [qr/^$/], [qr/file "\Q$dir\E\/pg_tde\/global/],
+		'the data directory that the destination is in');
 	unlink 'PG_VERSION';
 }
 
