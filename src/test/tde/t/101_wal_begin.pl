@@ -131,6 +131,46 @@ foreach my $distance (0, 8, 16, 24, 32, 40, 48)
 }
 
 #
+# WAL that ends at a segment's beginning, in its last page, or in the one
+# before: segments that an epoch's beginning ends are archived
+#
+my $archive = $node->basedir . '/archive';
+mkdir $archive or die;
+$node->append_conf('postgresql.conf', qq{
+archive_mode = on
+wal_level = replica
+archive_command = 'test ! -f $archive/%f && cp %p $archive/%f'
+});
+$node->restart;
+foreach my $pages_left (0, 1, 2)
+{
+	my $what = "$pages_left pages before a segment's end";
+	insert();
+	if ($pages_left == 0)
+	{
+		sql('SELECT pg_switch_wal()');
+	}
+	else
+	{
+		my $at;
+		do { $at = emit(5000) }
+		  while int(($segment - 1 - $at % $segment) / $page) + 1 != $pages_left;
+	}
+	my $file = sql('SELECT pg_walfile_name(pg_current_wal_insert_lsn())');
+	crash_and_start();
+	check_rows("WAL ends $what");
+	insert();
+	sql('SELECT pg_switch_wal()');
+	$node->poll_query_until('postgres',
+		"SELECT last_archived_wal >= '$file' FROM pg_stat_archiver");
+	ok(-f "$archive/$file", "WAL ends $what: $file is archived");
+	crash_and_start();
+	check_rows("WAL ends $what, and a crash");
+}
+$node->append_conf('postgresql.conf', 'archive_mode = off');
+$node->restart;
+
+#
 # Starts that die at a step, twice, after a clean shutdown and after a crash
 #
 foreach my $mode ('fast', 'immediate')
