@@ -112,8 +112,8 @@ TdeStartRead(PgAioHandle *ioh, ForkNumber forknum, const TdeRelationKey *key)
 	 * A base backup can hold pages of the free space map and visibility map
 	 * of an older relation beside the key of a newer one that got its number;
 	 * and a standby that starts again replays an older, plain relation over
-	 * the files of a newer, encrypted one.  Replay repairs the other forks by full page images before it reads
-	 * them.
+	 * the files of a newer, encrypted one.  Replay repairs the other forks by
+	 * full page images before it reads them.
 	 */
 	slot->zero_stranger = InRecovery && !reachedConsistency &&
 		(forknum == FSM_FORKNUM || forknum == VISIBILITYMAP_FORKNUM);
