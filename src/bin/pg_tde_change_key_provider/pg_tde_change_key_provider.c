@@ -269,7 +269,7 @@ verify(Oid dbOid, const TdeProvider *provider)
 	exit(1);
 }
 
-/* ---- the program ---- */
+/* ---- the list of key providers ---- */
 
 static TdeProviderList *
 read_list(Oid dbOid)
@@ -284,6 +284,24 @@ read_list(Oid dbOid)
 	if (OidIsValid(dbOid))
 		pg_fatal("database %u has no key providers", dbOid);
 	pg_fatal("there are no global key providers");
+}
+
+/*
+ * Again, before something is written: to ask the key provider takes a while.
+ */
+static void
+check_nothing_changed(bool force, const TdeProviderList *old)
+{
+	TdeProviderList *now;
+
+	check_server_is_down(force);
+	now = read_list(old->dbOid);
+	if (!TdeIdEquals(&now->id, &old->id) || now->change != old->change)
+	{
+		pg_log_error("the list of key providers was changed while the key provider was asked");
+		pg_log_error_hint("Nothing was changed. Try again when the server is down.");
+		exit(1);
+	}
 }
 
 static TdeProvider *
@@ -306,6 +324,8 @@ find_provider(const TdeProviderList *list, const char *name)
 	}
 	return provider;
 }
+
+/* ---- the program ---- */
 
 static Oid
 parse_database(const char *arg)
@@ -411,6 +431,7 @@ main(int argc, char **argv)
 
 	if (!no_verify)
 		verify(dbOid, provider);
+	check_nothing_changed(force, list);
 	tde_fe_write_providers(".", list);
 	printf(_("Key provider \"%s\" was changed.\n"), provider->name);
 	return 0;

@@ -195,6 +195,55 @@ fails('missing', q{SELECT pg_tde_delete_global_key_provider('ring2')},
 write_bytes($good);
 sql(q{SELECT pg_tde_delete_global_key_provider('ring2')});
 
+note 'the program, and a server that starts meanwhile';
+
+sub start_program
+{
+	my ($mount) = @_;
+	my $asked = () = requests() =~ /^GET \/v1\/$mount\/data\//mg;
+
+	$change = { out => '', err => '' };
+	$change->{run} = IPC::Run::start(
+		[
+			'pg_tde_change_key_provider', '--pgdata' => $node->data_dir, 1664,
+			'vault', 'vault-v2', "http://127.0.0.1:$port", $mount, "$dir/token"
+		],
+		'>' => \$change->{out},
+		'2>' => \$change->{err});
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		last if (() = requests() =~ /^GET \/v1\/$mount\/data\//mg) > $asked;
+		select(undef, undef, undef, 0.1);
+	}
+	return;
+}
+my $mount =
+  q{SELECT options->>'mountPath' FROM pg_tde_list_all_global_key_providers() WHERE name = 'vault'};
+
+$node->stop;
+start_program('late');
+$node->start;
+ok(!$change->{run}->finish, 'started: the program fails');
+like($change->{err}, qr/error: a server is running in this data directory \(PID \d+\)/,
+	'started: and says why');
+is(sql($mount), 'good', 'started: nothing was changed');
+
+$node->stop;
+start_program('late');
+$node->start;
+sql(vault('change', 'vault', 'good'));
+$node->stop;
+ok(!$change->{run}->finish, 'started and stopped: the program fails');
+like($change->{err}, qr/error: the list of key providers was changed/,
+	'started and stopped: and says why');
+
+start_program('late');
+ok($change->{run}->finish, 'not started: the program is done')
+  or diag($change->{err});
+$node->start;
+is(sql($mount), 'late', 'not started: and has changed the provider');
+sql(vault('change', 'vault', 'good'));
+
 note 'all is well';
 
 $node->restart;
