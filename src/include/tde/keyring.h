@@ -33,7 +33,9 @@ typedef struct TdePrincipalKey
 typedef enum TdeKeyringStatus
 {
 	TDE_KEYRING_OK = 0,
-	TDE_KEYRING_NOT_FOUND,		/* provider works, has no such key */
+	TDE_KEYRING_NOT_FOUND,		/* provider works, shows us no such key */
+	TDE_KEYRING_DESTROYED,		/* provider says that it had the key, which
+								 * was destroyed or deleted */
 	TDE_KEYRING_EXISTS,			/* create: the name is taken */
 	TDE_KEYRING_DENIED,			/* provider refuses us */
 	TDE_KEYRING_UNREACHABLE,	/* no answer; may work later */
@@ -54,6 +56,7 @@ typedef enum TdePrincipalState
 	TDE_PRINCIPAL_DEACTIVATED,	/* revoked, or past its time */
 	TDE_PRINCIPAL_COMPROMISED,	/* revoked, because others may know it */
 	TDE_PRINCIPAL_DESTROYED,	/* its bytes are gone, or all of it */
+	TDE_PRINCIPAL_MISSING,		/* the provider shows us no such key */
 } TdePrincipalState;
 
 typedef struct TdeKeyringError
@@ -121,9 +124,9 @@ typedef struct TdeKeyringType
 								TdePrincipalKey *key, TdeKeyringError *error);
 
 	/*
-	 * The state of a key.  A key that is not there is NOT_FOUND, or OK and
-	 * TDE_PRINCIPAL_DESTROYED.  NULL for a type that knows no states: its keys
-	 * are active as long as they can be fetched.
+	 * The state of a key that is there, never TDE_PRINCIPAL_MISSING.  NULL for
+	 * a type that knows no states: its keys are active as long as they can be
+	 * fetched.
 	 */
 	TdeKeyringStatus (*state) (const TdeProvider *provider, const char *name,
 							   const TdeKeyringCall *call,
@@ -159,8 +162,9 @@ extern TdeKeyringStatus tde_keyring_create(const TdeProvider *provider,
 
 
 /*
- * The state of a key; one that the provider does not have (any more) is
- * reported as destroyed, with status OK.
+ * The state of a key.  Destroyed is one of which the provider says so; one
+ * that it does not show is missing, which may have other reasons: a lost right,
+ * a server that was restored from a backup.  Both with status OK.
  */
 extern TdeKeyringStatus tde_keyring_state(const TdeProvider *provider,
 										  const char *name,

@@ -277,9 +277,10 @@ tde_keyring_state(const TdeProvider *provider, const char *name,
 	}
 	else if (status == TDE_KEYRING_OK)
 		status = type->state(provider, name, call, state, error);
-	if (status == TDE_KEYRING_NOT_FOUND)
+	if (status == TDE_KEYRING_NOT_FOUND || status == TDE_KEYRING_DESTROYED)
 	{
-		*state = TDE_PRINCIPAL_DESTROYED;
+		*state = status == TDE_KEYRING_DESTROYED ? TDE_PRINCIPAL_DESTROYED :
+			TDE_PRINCIPAL_MISSING;
 		status = TDE_KEYRING_OK;
 	}
 	return status == TDE_KEYRING_OK ? succeed(error) : status;
@@ -300,6 +301,8 @@ tde_principal_state_name(TdePrincipalState state)
 			return _("revoked as compromised");
 		case TDE_PRINCIPAL_DESTROYED:
 			return _("destroyed");
+		case TDE_PRINCIPAL_MISSING:
+			return _("missing");
 	}
 	return "?";
 }

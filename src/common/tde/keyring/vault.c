@@ -280,12 +280,12 @@ fail_missing(const Reply *reply, const char *name, TdeKeyringError *error)
 	const char *url = reply->vault->url;
 
 	if (reply->answer.destroyed)
-		return tde_keyring_fail(error, TDE_KEYRING_NOT_FOUND,
+		return tde_keyring_fail(error, TDE_KEYRING_DESTROYED,
 								_("A destroyed version cannot be had back from the server; write the key again from a backup."),
 								_("newest version of key \"%s\" is destroyed on server \"%s\" (\"%s\")"),
 								name, url, reply->path);
 	if (reply->answer.deleted)
-		return tde_keyring_fail(error, TDE_KEYRING_NOT_FOUND,
+		return tde_keyring_fail(error, TDE_KEYRING_DESTROYED,
 								_("Get it back with \"vault kv undelete\"."),
 								_("newest version of key \"%s\" is deleted on server \"%s\" (\"%s\")"),
 								name, url, reply->path);

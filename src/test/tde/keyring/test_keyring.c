@@ -35,8 +35,8 @@
 #include "test_keyring.h"
 
 static const char *const status_names[] = {
-	"OK", "NOT_FOUND", "EXISTS", "DENIED", "UNREACHABLE", "BAD_OPTIONS",
-	"BAD_DATA", "CANCELLED", "FAILED",
+	"OK", "NOT_FOUND", "DESTROYED", "EXISTS", "DENIED", "UNREACHABLE",
+	"BAD_OPTIONS", "BAD_DATA", "CANCELLED", "FAILED",
 };
 
 const char *

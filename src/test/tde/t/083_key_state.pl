@@ -46,6 +46,25 @@ sub write_ring
 	return;
 }
 
+# The worker shuts the server down.
+sub stops_for_key
+{
+	my ($n, $start) = @_;
+	my $name = $n->name;
+
+	$n->wait_for_log(
+		qr/LOG:  shutting down because of the state of a principal key\n/, $start);
+	$n->wait_for_log(qr/database system is shut down/, $start);
+	for my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		last if !-e $n->data_dir . '/postmaster.pid';
+		select(undef, undef, undef, 0.1);
+	}
+	$n->_update_pid(0);
+	unlike(slurp_file($n->logfile, $start), qr/PANIC|TRAP:/, "$name: no other end");
+	return;
+}
+
 #
 # On, and nothing to report
 #
@@ -74,7 +93,7 @@ $node->adjust_conf('postgresql.conf', 'pg_tde.key_state_action', 'log');
 $node->reload;
 
 #
-# Destroyed
+# Missing: reported, and nothing else, whatever the settings say
 #
 my $other = tde_node('other');
 $other->start;
@@ -83,13 +102,24 @@ my $other_ring = tde_keyring($other);
 $other->stop;
 
 # a valid keyring without key "k1", with another "default"
+my $is_missing =
+  qr/WARNING:  key provider "ring" reports principal key "k1" as missing\n.*DETAIL:  It is in use: 1 database\.\n.*HINT:  Set another/;
 $from = -s $node->logfile;
 write_ring(slurp_bytes($other_ring));
-$node->wait_for_log(
-	qr/WARNING:  key provider "ring" reports principal key "k1" as destroyed\n.*DETAIL:  It is in use: 1 database\.\n.*HINT:  Set another/,
-	$from);
+$node->wait_for_log($is_missing, $from);
 is($node->safe_psql('own', 'SELECT count(*) FROM t'), 1000,
 	'the server goes on by default');
+$node->adjust_conf('postgresql.conf', 'pg_tde.key_state_action', 'shutdown');
+$node->reload;
+for (1 .. 2)
+{
+	$from = -s $node->logfile;
+	$node->wait_for_log($is_missing, $from);
+}
+is($node->safe_psql('own', 'SELECT count(*) FROM t'), 1000,
+	'a key that is missing is no reason to stop');
+unlike(slurp_file($node->logfile), qr/shutting down because/,
+	'and nobody says so');
 
 #
 # A name stands for one key: the provider's other key of that name is not set,
@@ -113,39 +143,9 @@ $node->safe_psql('wrong',
 	q{SELECT pg_tde_set_key_using_global_key_provider('default', 'ring')});
 $node->safe_psql('postgres', 'DROP DATABASE wrong');
 
-# A standby asks for itself.
-$node->backup('copy');
-my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($node, 'copy', has_streaming => 1);
-$standby->start;
-is($standby->safe_psql('postgres', $workers), 1, 'a worker on the standby');
-$standby->append_conf('postgresql.conf', 'pg_tde.key_state_action = shutdown');
-$standby->reload;
-my $standby_from = -s $standby->logfile;
-
-$from = -s $node->logfile;
-$node->append_conf('postgresql.conf', 'pg_tde.key_state_action = shutdown');
-$node->reload;
-write_ring(slurp_bytes($other_ring));
-foreach my $n ($node, $standby)
-{
-	my $name = $n->name;
-	my $start = $n == $node ? $from : $standby_from;
-	$n->wait_for_log(
-		qr/LOG:  shutting down because of the state of a principal key\n/, $start);
-	$n->wait_for_log(qr/database system is shut down/, $start);
-	for my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		last if !-e $n->data_dir . '/postmaster.pid';
-		select(undef, undef, undef, 0.1);
-	}
-	$n->_update_pid(0);
-	unlike(slurp_file($n->logfile, $start), qr/PANIC|TRAP:/, "$name: no other end");
-}
-my ($control) = run_command([ 'pg_controldata', $node->data_dir ]);
-like($control, qr/Database cluster state:\s+shut down\n/, 'a clean shutdown');
-
 # The key provider decides over the start.
+$node->stop;
+write_ring(slurp_bytes($other_ring));
 is($node->start(fail_ok => 1), 0, 'no start without the key');
 write_ring($content);
 $node->start;
@@ -180,7 +180,7 @@ SKIP:
 		return;
 	}
 
-	my $tenant = tde_node('tenant');
+	my $tenant = tde_node('tenant', allows_streaming => 1);
 	$tenant->append_conf('postgresql.conf',
 		"pg_tde.key_state_poll_interval = 1s\npg_tde.key_state_action = log\n");
 	$tenant->start;
@@ -228,6 +228,14 @@ SKIP:
 	is($tenant->safe_psql('postgres', 'SELECT count(*) FROM t'),
 		1000, 'KMIP: a log line and nothing else');
 
+	# a standby asks for itself
+	$tenant->backup('copy');
+	my $standby = PostgreSQL::Test::Cluster->new('standby');
+	$standby->init_from_backup($tenant, 'copy', has_streaming => 1);
+	$standby->start;
+	is($standby->safe_psql('postgres', $workers), 1, 'a worker on the standby');
+	$standby->stop;
+
 	$kms->stop;
 	$from = -s $tenant->logfile;
 	$tenant->adjust_conf('postgresql.conf', 'pg_tde.key_state_action',
@@ -239,10 +247,40 @@ SKIP:
 	is($tenant->safe_psql('postgres', 'SELECT count(*) FROM t'),
 		1000, 'KMIP: no answer is no reason to stop');
 	$kms->start;
-	$tenant->wait_for_log(
-		qr/LOG:  shutting down because of the state of a principal key\n/, $from);
-	$tenant->wait_for_log(qr/database system is shut down/, $from);
-	$tenant->_update_pid(0);
+	stops_for_key($tenant, $from);
+	my ($control) = run_command([ 'pg_controldata', $tenant->data_dir ]);
+	like($control, qr/Database cluster state:\s+shut down\n/, 'a clean shutdown');
+
+	$standby->adjust_conf('postgresql.conf', 'pg_tde.key_state_action',
+		'shutdown');
+	$from = -s $standby->logfile;
+	system_or_bail('pg_ctl', '--no-wait', '--pgdata' => $standby->data_dir,
+		'--log' => $standby->logfile, 'start');
+	stops_for_key($standby, $from);
+
+	# One that the KMS destroyed and forgot
+	my $last = tde_node('last');
+	$last->append_conf('postgresql.conf',
+		"pg_tde.key_state_poll_interval = 1s\npg_tde.key_state_action = shutdown\n");
+	$last->start;
+	$last->safe_psql('postgres', 'CREATE EXTENSION pg_tde');
+	$last->safe_psql('postgres', $kms->provider_sql('kms'));
+	$last->safe_psql(
+		'postgres', q{
+		SELECT pg_tde_create_key_using_global_key_provider('three', 'kms');
+		SELECT pg_tde_set_default_key_using_global_key_provider('three', 'kms')});
+	$last->stop;
+	$last->adjust_conf('postgresql.conf', 'pg_tde.key_state_poll_interval', '5s');
+	$last->start;
+	kmip_admin('revoke', 'three');
+	kmip_admin('destroy', 'three');
+	$from = -s $last->logfile;
+	$last->wait_for_log(
+		qr/WARNING:  key provider "kms" reports principal key "three" as missing\n/,
+		$from);
+	is($last->safe_psql('postgres', 'SELECT 1'), 1,
+		'KMIP: a key that is missing is no reason to stop');
+	$last->stop;
 	$kms->stop;
 }
 

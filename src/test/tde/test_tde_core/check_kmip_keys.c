@@ -59,8 +59,8 @@ check_states(Checks *checks, KmipServer *server)
 		{2, TDE_KEYRING_OK, TDE_PRINCIPAL_ACTIVE, ""},
 		{3, TDE_KEYRING_OK, TDE_PRINCIPAL_DEACTIVATED, ""},
 		{4, TDE_KEYRING_OK, TDE_PRINCIPAL_COMPROMISED, ""},
-		{5, TDE_KEYRING_NOT_FOUND, TDE_PRINCIPAL_DESTROYED, "was destroyed"},
-		{6, TDE_KEYRING_NOT_FOUND, TDE_PRINCIPAL_DESTROYED, "was destroyed"},
+		{5, TDE_KEYRING_DESTROYED, TDE_PRINCIPAL_DESTROYED, "was destroyed"},
+		{6, TDE_KEYRING_DESTROYED, TDE_PRINCIPAL_DESTROYED, "was destroyed"},
 		{7, TDE_KEYRING_BAD_DATA, 0, "state of the key is unknown"},
 	};
 
@@ -155,7 +155,7 @@ check_refused(Checks *checks, KmipServer *server)
 		{KMIP_LOCATE, KMIP_PERMISSION_DENIED, TDE_KEYRING_DENIED},
 		{KMIP_GET_ATTRIBUTES, KMIP_OBJECT_NOT_FOUND, TDE_KEYRING_NOT_FOUND},
 		{KMIP_GET, KMIP_ITEM_NOT_FOUND, TDE_KEYRING_NOT_FOUND},
-		{KMIP_GET, KMIP_OBJECT_DESTROYED, TDE_KEYRING_NOT_FOUND},
+		{KMIP_GET, KMIP_OBJECT_DESTROYED, TDE_KEYRING_DESTROYED},
 		{KMIP_GET, KMIP_WRONG_KEY_LIFECYCLE_STATE, TDE_KEYRING_DENIED},
 		{KMIP_GET, KMIP_SENSITIVE, TDE_KEYRING_DENIED},
 		{KMIP_GET, 0x100, TDE_KEYRING_FAILED},
@@ -245,7 +245,7 @@ typedef struct Trouble
 }			Trouble;
 
 #define UNKNOWN	"may have been created"
-#define UNUSED	"Destroy the unused key with the unique identifier \"id-1\""
+#define LEFT	"The key with the unique identifier \"id-1\" is left"
 
 static const Trouble troubles[] = {
 	{"request Register lost", KMIP_REGISTER, 0, LOSE_REQUEST, 0, TDE_KEYRING_OK, 1, NULL},
@@ -253,10 +253,12 @@ static const Trouble troubles[] = {
 	{"answer to Register cut", KMIP_REGISTER, 0, CUT_ANSWER, 0, TDE_KEYRING_OK, 1, NULL},
 	{"request Activate lost", KMIP_ACTIVATE, 0, LOSE_REQUEST, 0, TDE_KEYRING_OK, 1, NULL},
 	{"answer to Activate lost", KMIP_ACTIVATE, 0, LOSE_ANSWER, 0, TDE_KEYRING_OK, 1, NULL},
+	{"answer to Activate is senseless", KMIP_ACTIVATE, 0, GARBLE_ANSWER, 0, TDE_KEYRING_OK, 1, NULL},
 	{"answer to Locate lost", KMIP_LOCATE, 1, LOSE_ANSWER, 0, TDE_KEYRING_OK, 1, NULL},
 	{"answer to Get lost", KMIP_GET, 0, LOSE_ANSWER, 0, TDE_KEYRING_OK, 1, NULL},
 	{"Register cancelled", KMIP_REGISTER, 0, CANCEL, 0, TDE_KEYRING_CANCELLED, 0, UNKNOWN},
 	{"Activate cancelled", KMIP_ACTIVATE, 0, CANCEL, 0, TDE_KEYRING_CANCELLED, 1, UNKNOWN},
+	{"answer to Register is senseless", KMIP_REGISTER, 0, GARBLE_ANSWER, 0, TDE_KEYRING_BAD_DATA, 1, UNKNOWN},
 	{"Register refused", KMIP_REGISTER, 0, REFUSE, KMIP_PERMISSION_DENIED, TDE_KEYRING_DENIED, 0, NULL},
 	{"name not unique", KMIP_REGISTER, 0, REFUSE, KMIP_NON_UNIQUE_NAME, TDE_KEYRING_EXISTS, 0, NULL},
 	{"Activate refused", KMIP_ACTIVATE, 0, REFUSE, KMIP_PERMISSION_DENIED, TDE_KEYRING_DENIED, 0, NULL},
@@ -369,7 +371,7 @@ check_lost_race(Checks *checks, KmipServer *server)
 		  "kmip: creating a key: lost and overtaken");
 	tde_kmip_client_free(client);
 
-	/* one that a server makes Active at once is revoked, then destroyed */
+	/* one that a server makes Active at once may be in use by now */
 	server_init(server);
 	server->active_at_once = true;
 	server->fault_at = KMIP_GET;
@@ -378,18 +380,36 @@ check_lost_race(Checks *checks, KmipServer *server)
 	client = connect_to(server, any_version);
 	status = tde_kmip_create_key(client, "k", 32, &key, &error);
 	check(checks, status == TDE_KEYRING_BAD_DATA && is_zero(&key) &&
-		  server->asked[KMIP_REVOKE] == 1 && server_nkeys(server) == 0 &&
-		  error.hint[0] == '\0', "kmip: creating a key: active one withdrawn");
+		  server->asked[KMIP_REVOKE] == 0 &&
+		  server->asked[KMIP_DESTROY] == 0 && server_nkeys(server) == 1 &&
+		  strstr(error.hint, LEFT) != NULL,
+		  "kmip: creating a key: active one is not withdrawn");
 	tde_kmip_client_free(client);
 
-	/* and if that cannot be, somebody is told */
+	/* nor is one that has become Active, which we learn only in the end */
+	server_init(server);
+	server->fault_at = -1;
+	server->fault_after = 6;	/* the seventh request is to activate it */
+	server->fault_times = 2;
+	server->fault = GARBLE_ANSWER;
+	client = connect_to(server, any_version);
+	status = tde_kmip_create_key(client, "k", 32, &key, &error);
+	check(checks, status == TDE_KEYRING_BAD_DATA && is_zero(&key) &&
+		  server->asked[KMIP_ACTIVATE] == 1 &&
+		  server->asked[KMIP_REVOKE] == 0 &&
+		  server->asked[KMIP_DESTROY] == 0 &&
+		  server->keys[0].state == 2 && strstr(error.hint, LEFT) != NULL,
+		  "kmip: creating a key: one that may be active is not withdrawn");
+	tde_kmip_client_free(client);
+
+	/* and if it cannot be withdrawn, somebody is told */
 	server_init(server);
 	server->unsupported = UINT64CONST(1) << KMIP_DESTROY |
 		UINT64CONST(1) << KMIP_ACTIVATE;
 	client = connect_to(server, any_version);
 	status = tde_kmip_create_key(client, "k", 32, &key, &error);
 	check(checks, status == TDE_KEYRING_FAILED && is_zero(&key) &&
-		  server_nkeys(server) == 1 && strstr(error.hint, UNUSED) != NULL &&
+		  server_nkeys(server) == 1 && strstr(error.hint, LEFT) != NULL &&
 		  strstr(error.message, "Activate") != NULL,
 		  "kmip: creating a key: it cannot be withdrawn");
 	tde_kmip_client_free(client);

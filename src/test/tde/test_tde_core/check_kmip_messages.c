@@ -206,7 +206,7 @@ static const Change changes[] = {
 	{KMIP_GET, "7F:e0", "7F:e1", BAD, "it has no Result Reason"},
 	{KMIP_GET, "7F:e0", FAILURE "1", TDE_KEYRING_NOT_FOUND, "KMIP server refused operation Get: item not found"},
 	{KMIP_GET, "7F:e0", FAILURE "55", TDE_KEYRING_NOT_FOUND, "object not found"},
-	{KMIP_GET, "7F:e0", FAILURE "54", TDE_KEYRING_NOT_FOUND, "object was destroyed"},
+	{KMIP_GET, "7F:e0", FAILURE "54", TDE_KEYRING_DESTROYED, "object was destroyed"},
 	{KMIP_GET, "7F:e0", FAILURE "12", TDE_KEYRING_DENIED, "permission denied"},
 	{KMIP_GET, "7F:e0", FAILURE "57", TDE_KEYRING_DENIED, "not authorized"},
 	{KMIP_GET, "7F:e0", FAILURE "67", TDE_KEYRING_DENIED, "state of the key does not allow it"},

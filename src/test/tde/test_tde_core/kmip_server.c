@@ -384,6 +384,10 @@ server_send(TdeKmipStream *stream, const void *buf, size_t len,
 			server->response_len -= 4;
 			server->down = true;
 			break;
+		case GARBLE_ANSWER:
+			answer(server, &asked, 0);
+			server->response[TDE_TTLV_HEADER_LEN] ^= 0xff;	/* the first tag */
+			break;
 		case CANCEL:
 			return tde_keyring_fail(error, TDE_KEYRING_CANCELLED, NULL,
 									"cancelled");

@@ -49,6 +49,7 @@ typedef struct KmipServer
 		LOSE_REQUEST,			/* connection breaks before it arrives */
 		LOSE_ANSWER,			/* ... after it was carried out */
 		CUT_ANSWER,				/* ... in the middle of the answer */
+		GARBLE_ANSWER,			/* the answer makes no sense */
 		CANCEL,					/* user cancels before the answer */
 		REFUSE,					/* with fault_reason */
 		SAY,					/* fault_answer instead of the answer */

@@ -133,8 +133,8 @@ extern TdeKeyringStatus tde_kmip_create_key(TdeKmipClient *client,
 
 /*
  * The state of the one key of that name.  A destroyed key that the server
- * still knows is TDE_PRINCIPAL_DESTROYED and the status OK; one that it has
- * forgotten is NOT_FOUND.
+ * still knows is TDE_PRINCIPAL_DESTROYED and the status OK, or the status
+ * DESTROYED; one that it has forgotten is NOT_FOUND.
  */
 extern TdeKeyringStatus tde_kmip_key_state(TdeKmipClient *client,
 										   const char *name,

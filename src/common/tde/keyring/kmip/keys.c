@@ -15,10 +15,11 @@
  *
  * Of two nodes that do it at once, at least the one whose second step comes
  * last sees the other's key in its third, and withdraws its own; when both
- * do, the name is free again.  A key is withdrawn only while it is
- * Pre-Active, and a Pre-Active key is not handed out by fetching, so nothing
- * can have been encrypted with it.  (With a server that makes keys Active at
- * once, somebody could fetch it in the moment before it is withdrawn.)
+ * do, the name is free again.  A key is withdrawn only if the server says that
+ * it is Pre-Active, and a Pre-Active key is not handed out by fetching, so
+ * nothing can have been encrypted with it.  Where the step that failed may
+ * have made it Active, or the server makes keys Active at once, it stays, and
+ * the error says so.
  *
  * We draw the key, rather than let the server make it (Create), because then
  * an answer that is lost does no harm: a key found under the name is ours if
@@ -102,7 +103,7 @@ revoke(TdeKmipClient *client, const char *id, TdeKmipRevocation why,
 
 /*
  * Make a key Active.  Some servers create keys in that state; and if the
- * answer was lost, the state says whether it was done.
+ * answer was lost, or made no sense, the state says whether it was done.
  */
 static TdeKeyringStatus
 activate(TdeKmipClient *client, const char *id, TdeKeyringError *error)
@@ -117,7 +118,8 @@ activate(TdeKmipClient *client, const char *id, TdeKeyringError *error)
 		if (status != TDE_KEYRING_OK || state == TDE_PRINCIPAL_ACTIVE)
 			return status;
 		status = ask_about(client, KMIP_ACTIVATE, id, error);
-		if (status != TDE_KEYRING_UNREACHABLE || attempt > 0 ||
+		if ((status != TDE_KEYRING_UNREACHABLE &&
+			 status != TDE_KEYRING_BAD_DATA) || attempt > 0 ||
 			client->stream->reopen == NULL)
 			return status;
 	}
@@ -186,7 +188,7 @@ tde_kmip_fetch(TdeKmipClient *client, const char *name, TdePrincipalKey *key,
 								_("key \"%s\" on the KMIP server is not active yet"),
 								name);
 	if (found == TDE_PRINCIPAL_DESTROYED)
-		return tde_keyring_fail(error, TDE_KEYRING_NOT_FOUND, NULL,
+		return tde_keyring_fail(error, TDE_KEYRING_DESTROYED, NULL,
 								_("key \"%s\" on the KMIP server was destroyed"),
 								name);
 	status = get_key(client, id, key, error);
@@ -218,31 +220,29 @@ fail_taken_meanwhile(const char *name, TdeKeyringError *error)
 }
 
 /*
- * Destroy a key of ours that nobody uses, and say in the hint of *error, which
- * describes why, if that cannot be done.
+ * Destroy a key of ours that nobody can have come to use, and say in the hint
+ * of *error, which describes why, if that cannot be done.
  */
 static void
 withdraw(TdeKmipClient *client, const char *id, TdeKeyringError *error)
 {
 	TdeKeyringError again;
-	TdeKeyringStatus status;
+	TdePrincipalState state;
+	TdeKeyringStatus status = get_state(client, id, &state, &again);
+	char		shown[SHOWN_ID + 1];
 
-	/* an Active key must be revoked first */
-	status = ask_about(client, KMIP_DESTROY, id, &again);
-	if (status != TDE_KEYRING_OK && status != TDE_KEYRING_NOT_FOUND &&
-		revoke(client, id, TDE_KMIP_CESSATION_OF_OPERATION,
-			   &again) == TDE_KEYRING_OK)
+	if (status == TDE_KEYRING_OK && state == TDE_PRINCIPAL_PRE_ACTIVE)
 		status = ask_about(client, KMIP_DESTROY, id, &again);
+	else if (status == TDE_KEYRING_OK)
+		status = TDE_KEYRING_FAILED;
+	if (status == TDE_KEYRING_OK || status == TDE_KEYRING_NOT_FOUND ||
+		status == TDE_KEYRING_DESTROYED)
+		return;
 
-	if (status != TDE_KEYRING_OK && status != TDE_KEYRING_NOT_FOUND)
-	{
-		char		shown[SHOWN_ID + 1];
-
-		tde_kmip_printable(id, strlen(id), shown, sizeof(shown));
-		snprintf(error->hint, sizeof(error->hint),
-				 _("Destroy the unused key with the unique identifier \"%s\" on the KMIP server."),
-				 shown);
-	}
+	tde_kmip_printable(id, strlen(id), shown, sizeof(shown));
+	snprintf(error->hint, sizeof(error->hint),
+			 _("The key with the unique identifier \"%s\" is left on the KMIP server: destroy it, unless it is in use."),
+			 shown);
 }
 
 /*

@@ -333,8 +333,8 @@ refused('denied', 'DENIED', qr/denies access to "denied\/data\/k" .* 1 error occ
 refused('missing', 'NOT_FOUND', qr/^key "k" does not exist on server/);
 refused('noroute', 'FAILED', qr/does not know path "noroute\/data\/k": no handler for route/, qr/mountPath/);
 refused('nopage', 'FAILED', qr/does not know path/);
-refused('deleted', 'NOT_FOUND', qr/^newest version of key "k" is deleted on server/, qr/undelete/);
-refused('destroyed', 'NOT_FOUND', qr/^newest version of key "k" is destroyed on server/, qr/backup/);
+refused('deleted', 'DESTROYED', qr/^newest version of key "k" is deleted on server/, qr/undelete/);
+refused('destroyed', 'DESTROYED', qr/^newest version of key "k" is destroyed on server/, qr/backup/);
 refused("status$_", 'FAILED', qr/redirects to another URL \(status $_\)$/, qr/not followed/)
   for 301, 302, 303, 307, 308;
 refused("status$_", 'UNREACHABLE', qr/cannot answer now \(status $_\): status $_$/)

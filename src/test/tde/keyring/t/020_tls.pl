@@ -209,7 +209,7 @@ fails(
 foreach my $case (
 	[ 'nosuch', 'NOT_FOUND', qr/no key with the name/ ],
 	[ 'denied', 'DENIED', qr// ],
-	[ 'gone', 'NOT_FOUND', qr// ])
+	[ 'gone', 'DESTROYED', qr// ])
 {
 	my ($name, $status, $message) = @$case;
 	refused($name, $status, $message, 10,
