@@ -73,8 +73,6 @@ set_key(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid provider_db)
 {
 	char	   *key_name;
 	char	   *provider_name;
-	TdePrincipalRef ref;
-	bool		follows_default;
 
 	pg_tde_require_primary(fcinfo);
 	key_name = pg_tde_key_name_arg(fcinfo, 0);
@@ -83,13 +81,6 @@ set_key(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid provider_db)
 	TdeSetPrincipalKey(kind,
 					   kind == TDE_SCOPE_DATABASE ? MyDatabaseId : InvalidOid,
 					   provider_db, provider_name, key_name);
-
-	/* Who sets a default key wants it wherever there is no other. */
-	if (kind == TDE_SCOPE_DEFAULT &&
-		!TdeGetPrincipalInfo(TDE_SCOPE_SERVER, InvalidOid, &ref,
-							 &follows_default))
-		TdeSetPrincipalKey(TDE_SCOPE_SERVER, InvalidOid, provider_db,
-						   provider_name, key_name);
 
 	PG_RETURN_VOID();
 }

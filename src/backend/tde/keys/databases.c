@@ -116,7 +116,7 @@ TdeCopyDatabaseKeys(Oid src_db, Oid src_spc, Oid dst_db, Oid dst_spc)
 		TdeCopyDatabaseScope(src_db, dst_db);
 	tde_make_directory(dst_db);
 
-	keys = palloc(sizeof(TdeKey) * KEYS_A_RECORD);
+	keys = tde_secure_palloc(sizeof(TdeKey) * KEYS_A_RECORD);
 	records = palloc(TDE_KEY_RECORD_LEN * KEYS_A_RECORD);
 	for (int done = 0; done < state.n;)
 	{
@@ -143,9 +143,27 @@ TdeCopyDatabaseKeys(Oid src_db, Oid src_spc, Oid dst_db, Oid dst_spc)
 	XLogFlush(XactLastRecEnd);
 	INJECTION_POINT("tde-database-keys-copied", NULL);
 
-	pfree(keys);
+	tde_secure_pfree(keys);
 	pfree(records);
 	pfree(state.locators);
+}
+
+/*
+ * The scope of a database, if it has a principal key of its own.
+ */
+static TdeScope *
+read_own_scope(Oid dbOid)
+{
+	char		reason[256];
+	TdeScope   *scope = tde_scope_read(TDE_SCOPE_DATABASE, dbOid,
+									   reason, sizeof(reason));
+
+	if (scope && (scope->retired || scope->follows_default))
+	{
+		tde_scope_free(scope);
+		scope = NULL;
+	}
+	return scope;
 }
 
 /*
@@ -159,32 +177,18 @@ TdeCopyDatabaseScope(Oid src_db, Oid dst_db)
 {
 	TdeScope   *src;
 	TdeScope   *dst;
-	TdePrincipalKey key;
-	char		reason[256];
-	Oid			provider_db;
+	TdePrincipalKey *key;
 
 	if (!TdeIsActive() || tde_scope_is_present(dst_db) ||
 		!tde_scope_is_present(src_db))
 		return;
 
-	/* Have the key in memory before others must wait for store_lock. */
-	src = tde_scope_read(TDE_SCOPE_DATABASE, src_db, reason, sizeof(reason));
-	if (src != NULL && !src->retired && !src->follows_default)
-	{
-		tde_scope_principal(src, &key);
-		tde_wipe(&key, sizeof(key));
-	}
-	if (src)
-		tde_scope_free(src);
-
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
-	src = tde_scope_read(TDE_SCOPE_DATABASE, src_db, reason, sizeof(reason));
-	if (src != NULL && !src->retired && !src->follows_default)
+	key = tde_secure_palloc(sizeof(TdePrincipalKey));
+	src = tde_lock_with_principal(read_own_scope, src_db, key);
+	if (src != NULL)
 	{
 		TdeProviderList *list = TdeGetProviders(src_db);
 
-		provider_db = src->principal.provider_id > 0 ? src_db : InvalidOid;
-		tde_scope_principal(src, &key);
 		if (list->nproviders > 0)
 		{
 			list->dbOid = dst_db;
@@ -194,20 +198,19 @@ TdeCopyDatabaseScope(Oid src_db, Oid dst_db)
 		dst = tde_scope_new(TDE_SCOPE_DATABASE, dst_db);
 		dst->change = 1;
 		dst->principal = src->principal;
-		if (tde_scope_wrap(dst, key.key, key.len) != 0)
+		if (tde_scope_wrap(dst, key->key, key->len) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 					 errmsg("could not wrap scope keys: %s",
 							tde_cipher_error())));
 		tde_scopes_log_and_store(&dst, 1);
-		tde_principal_remember(provider_db == src_db ? dst_db : InvalidOid,
-							   &dst->principal, &key);
-		tde_wipe(&key, sizeof(key));
+		tde_principal_remember(src->principal.provider_id > 0 ?
+							   dst_db : InvalidOid, &dst->principal, key);
 		tde_scope_free(dst);
+		tde_scope_free(src);
 	}
 	LWLockRelease(&tde_shared->store_lock);
-	if (src)
-		tde_scope_free(src);
+	tde_secure_pfree(key);
 }
 
 typedef struct RemoveState

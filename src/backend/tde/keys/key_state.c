@@ -10,7 +10,9 @@
  * pg_tde.key_state_action says what follows.
  *
  * No answer is no report: a provider that cannot be reached is logged, and
- * nothing else happens.
+ * nothing else happens.  The same holds for a key that is merely missing:
+ * nobody has said that it must not be used, and this server may be all that
+ * is left to put the data under another one.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -34,77 +36,11 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-/* A principal key in use, and what for. */
-typedef struct UsedKey
-{
-	Oid			provider_db;
-	TdePrincipalRef ref;
-	bool		is_default;
-	bool		is_server;
-	int			ndatabases;
-} UsedKey;
-
-/* ---- which keys there are ---- */
-
-static void
-note_scope(List **keys, TdeScopeKind kind, Oid dbOid)
-{
-	char		reason[256];
-	TdeScope   *scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
-	Oid			provider_db;
-	UsedKey    *key = NULL;
-
-	/* A damaged file is reported where it is used. */
-	if (scope == NULL || tde_scope_is_over(scope))
-		return;
-	provider_db = scope->principal.provider_id > 0 ? dbOid : InvalidOid;
-
-	foreach_ptr(UsedKey, k, *keys)
-	{
-		if (k->provider_db == provider_db &&
-			k->ref.provider_id == scope->principal.provider_id &&
-			strcmp(k->ref.key_name, scope->principal.key_name) == 0)
-		{
-			key = k;
-			break;
-		}
-	}
-	if (key == NULL)
-	{
-		key = palloc0(sizeof(UsedKey));
-		key->provider_db = provider_db;
-		key->ref = scope->principal;
-		*keys = lappend(*keys, key);
-	}
-	if (kind == TDE_SCOPE_DEFAULT)
-		key->is_default = true;
-	else if (kind == TDE_SCOPE_SERVER)
-		key->is_server = true;
-	else
-		key->ndatabases++;
-	tde_scope_free(scope);
-}
-
-static List *
-used_keys(void)
-{
-	List	   *keys = NIL;
-	int			n;
-	Oid		   *databases = tde_list_databases(&n);
-
-	note_scope(&keys, TDE_SCOPE_DEFAULT, InvalidOid);
-	note_scope(&keys, TDE_SCOPE_SERVER, InvalidOid);
-	for (int i = 0; i < n; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		note_scope(&keys, TDE_SCOPE_DATABASE, databases[i]);
-	}
-	return keys;
-}
+/* ---- asking ---- */
 
 /* "default key, server key, 3 databases"; palloc'd. */
 static char *
-describe_use(const UsedKey *key)
+describe_use(const TdeUsedPrincipal *key)
 {
 	StringInfoData buf;
 
@@ -122,14 +58,12 @@ describe_use(const UsedKey *key)
 	return buf.data;
 }
 
-/* ---- asking ---- */
-
 /*
  * Ask for the state of one key and log what is worth it.  Returns whether the
  * key must not be used any more.
  */
 static bool
-key_is_revoked(const UsedKey *key)
+key_is_revoked(const TdeUsedPrincipal *key)
 {
 	char	   *problem;
 	TdeProviderList *list;
@@ -169,7 +103,8 @@ key_is_revoked(const UsedKey *key)
 					tde_principal_state_name(state)),
 			 errdetail("It is in use: %s.", describe_use(key)),
 			 errhint("Set another principal key, or restore this one, before the server is restarted.")));
-	return state != TDE_PRINCIPAL_PRE_ACTIVE;
+	return state != TDE_PRINCIPAL_PRE_ACTIVE &&
+		state != TDE_PRINCIPAL_MISSING;
 }
 
 /*
@@ -180,7 +115,7 @@ poll_states(void)
 {
 	bool		revoked = false;
 
-	foreach_ptr(UsedKey, key, used_keys())
+	foreach_ptr(TdeUsedPrincipal, key, tde_used_principals())
 	{
 		if (key_is_revoked(key))
 			revoked = true;

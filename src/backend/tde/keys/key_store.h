@@ -12,6 +12,7 @@
 #ifndef TDE_KEY_STORE_H
 #define TDE_KEY_STORE_H
 
+#include "nodes/pg_list.h"
 #include "storage/lwlock.h"
 #include "tde/keyring.h"
 #include "tde/keys.h"
@@ -210,6 +211,11 @@ extern void tde_move_temp_file(const char *path, int elevel);
 extern void tde_sync_directory_of(const char *path, int elevel);
 extern void tde_remove_temp_file(const char *path);
 
+/* ---- memory for keys (secure_palloc.c) ---- */
+
+extern void *tde_secure_palloc(size_t size);
+extern void tde_secure_pfree(void *ptr);
+
 /* ---- the cache (cache.c) ---- */
 
 extern TdeCachePartition *tde_cache_partition(const RelFileLocator *locator);
@@ -255,7 +261,7 @@ extern uint64 tde_now(void);
 extern void tde_log_and_install_keys(const TdeKey *keys, const uint8 *records,
 									 int nkeys);
 
-/* ---- scopes (scopes.c) ---- */
+/* ---- tables of scopes and their keys (scope_tables.c) ---- */
 
 extern int	tde_max_generations(void);
 extern bool tde_generation_key(const TdeId *id, uint8 *key);
@@ -264,25 +270,53 @@ extern void tde_generations_forget(const TdeScope *scope);
 extern void tde_generations_recount(void);
 extern void tde_current_generation(Oid dbOid, TdeId *id, uint8 *key);
 extern bool tde_scope_is_present(Oid dbOid);
-extern bool tde_database_has_keys(Oid dbOid);
-extern bool tde_scope_is_over(const TdeScope *scope);
+extern void tde_scopes_check_room(TdeScope **scopes, int nscopes);
+extern void tde_scope_publish(const TdeScope *scope);
+extern void tde_scope_unpublish(TdeScopeKind kind, Oid dbOid);
+
+/* ---- scopes (scopes.c) ---- */
+
+extern TdeScope *tde_scope_new(TdeScopeKind kind, Oid dbOid);
+extern void tde_scope_free(TdeScope *scope);
+extern void tde_scope_add_generation(TdeScope *scope);
+extern TdeScope *tde_scope_parse(const uint8 *data, size_t len,
+								 const char **reason);
 extern TdeScope *tde_scope_read(TdeScopeKind kind, Oid dbOid,
 								char *reason, size_t reason_size);
 extern void tde_scope_fill_keys(TdeScope *scope);
-extern void tde_scope_add_generation(TdeScope *scope);
-extern TdeScope *tde_scope_new(TdeScopeKind kind, Oid dbOid);
-extern void tde_scope_free(TdeScope *scope);
-extern void tde_scope_publish(const TdeScope *scope);
-extern void tde_scope_unpublish(TdeScopeKind kind, Oid dbOid);
-extern void tde_scopes_log_and_store(TdeScope **scopes, int nscopes);
-extern TdeScope *tde_scope_parse(const uint8 *data, size_t len,
-								 const char **reason);
 extern bool tde_scope_is_resident(const TdeScope *scope);
 extern bool tde_scope_make_resident(TdeScope *scope, int elevel);
+extern bool tde_database_has_keys(Oid dbOid);
+extern bool tde_scope_is_over(const TdeScope *scope);
 extern void tde_scope_install(const TdeScope *scope);
+extern void tde_scopes_log_and_store(TdeScope **scopes, int nscopes);
 extern Oid *tde_list_databases(int *n);
 
+/* ---- changing principal keys (principal.c) ---- */
+
+extern TdeScope *tde_scope_read_for_change(TdeScopeKind kind, Oid dbOid);
+extern TdeScope *tde_scope_next_version(TdeScope *scope, TdeScopeKind kind,
+										Oid dbOid, const TdePrincipalRef *ref,
+										const TdePrincipalKey *key,
+										bool follows_default);
+extern List *tde_read_followers(void);
+extern TdeScope *tde_read_default_scope(Oid dbOid);
+extern void tde_scope_principal(TdeScope *scope, TdePrincipalKey *key);
+extern TdeScope *tde_lock_with_principal(TdeScope *(*read) (Oid dbOid),
+										 Oid dbOid, TdePrincipalKey *key);
+extern void tde_scope_follow_default(Oid dbOid);
+
 /* ---- providers and principal keys ---- */
+
+/* A principal key in use, and what for. */
+typedef struct TdeUsedPrincipal
+{
+	Oid			provider_db;
+	TdePrincipalRef ref;
+	bool		is_default;
+	bool		is_server;
+	int			ndatabases;
+} TdeUsedPrincipal;
 
 extern TdeProvider *tde_find_provider(TdeProviderList *list, const char *name);
 extern TdeProvider *tde_find_provider_by_id(TdeProviderList *list, int32 id);
@@ -291,6 +325,8 @@ extern bool tde_principal_get(Oid dbOid, const TdePrincipalRef *ref,
 extern void tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 								   const TdePrincipalKey *key);
 extern void tde_principals_forget(Oid dbOid);
+extern void tde_principals_forget_unused(void);
+extern List *tde_used_principals(void);
 extern void tde_require_active(Oid provider_db, const TdeProvider *provider,
 							   const char *key_name, TdePrincipalKey *key);
 extern void tde_refuse_second_key(Oid provider_db,
@@ -301,16 +337,14 @@ extern bool tde_provider_key_in_use(Oid dbOid, const TdeProvider *provider,
 									const char *key_name);
 extern bool tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 								TdePrincipalKey *key, int elevel);
-extern void tde_scope_principal(TdeScope *scope, TdePrincipalKey *key);
-extern void tde_scope_follow_default(Oid dbOid);
 extern void tde_provider_wait_reset(void);
-extern bool tde_call_cancelled(void *arg);
 extern void tde_providers_install(const TdeProviderList *list,
 								  const uint8 *data, size_t len);
 extern void tde_providers_log_and_store(TdeProviderList *list);
 
 /* ---- calls to providers (provider_calls.c) ---- */
 
+extern bool tde_call_cancelled(void *arg);
 extern int	tde_errdetail_provider(const TdeKeyringError *error);
 extern TdeKeyringStatus tde_provider_validate(Oid dbOid,
 											  const TdeProvider *provider,

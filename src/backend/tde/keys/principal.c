@@ -1,15 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * principal.c
- *	  Principal keys: setting, rotating, verifying and deleting the one of a
- *	  scope.
+ *	  Principal keys: setting, rotating and verifying the one of a scope.
  *
  * Rotation wraps the scope keys anew and begins a new generation for keys
  * made from now on; it touches no internal key, so it costs the same with
  * ten relations and with a million.
  *
- * Providers are asked before store_lock is taken; under it only where the key
- * that was asked for is not the one needed any more.
+ * Providers are asked before store_lock is taken, never under it: if then the
+ * key that was asked for is not the one needed any more, all begins anew.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -63,13 +62,13 @@ TdeCreatePrincipalKey(Oid provider_db, const char *provider_name,
 {
 	TdePrincipalRef ref;
 	TdeProvider provider;
-	TdePrincipalKey key;
+	TdePrincipalKey *key = tde_secure_palloc(sizeof(TdePrincipalKey));
 	TdeKeyringError error;
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
 
 	make_ref(provider_db, provider_name, key_name, &ref, &provider);
 	if (tde_provider_create(provider_db, &provider, key_name, TDE_WRAP_KEY_LEN,
-							&call, &key, &error) != TDE_KEYRING_OK)
+							&call, key, &error) != TDE_KEYRING_OK)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (error.status == TDE_KEYRING_EXISTS)
@@ -84,7 +83,7 @@ TdeCreatePrincipalKey(Oid provider_db, const char *provider_name,
 						key_name, provider_name),
 				 tde_errdetail_provider(&error)));
 	}
-	tde_wipe(&key, sizeof(key));
+	tde_secure_pfree(key);
 }
 
 /*
@@ -92,8 +91,8 @@ TdeCreatePrincipalKey(Oid provider_db, const char *provider_name,
  * in its place could not be put together with the old one any more when that
  * is found again.
  */
-static TdeScope *
-read_for_change(TdeScopeKind kind, Oid dbOid)
+TdeScope *
+tde_scope_read_for_change(TdeScopeKind kind, Oid dbOid)
 {
 	char		reason[256];
 	char		path[MAXPGPATH];
@@ -119,17 +118,16 @@ read_for_change(TdeScopeKind kind, Oid dbOid)
  * The next version of a scope, under a principal key: a new scope, or the old
  * one with one more generation.
  */
-static TdeScope *
-next_version(TdeScope *scope, TdeScopeKind kind, Oid dbOid,
-			 const TdePrincipalRef *ref, const TdePrincipalKey *key,
-			 bool follows_default)
+TdeScope *
+tde_scope_next_version(TdeScope *scope, TdeScopeKind kind, Oid dbOid,
+					   const TdePrincipalRef *ref,
+					   const TdePrincipalKey *key, bool follows_default)
 {
 	if (scope == NULL)
 		scope = tde_scope_new(kind, dbOid);
-	else if (tde_scope_is_over(scope) &&
-			 !tde_scope_make_resident(scope, DEBUG1))
+	else if (tde_scope_is_over(scope) && !tde_scope_is_resident(scope))
 	{
-		/* Nothing needs its old keys, and there is no way to have them. */
+		/* Nothing needs its old keys, which a start has not asked for. */
 		tde_scope_add_generation(scope);
 		scope->generations[0] = scope->generations[scope->ngenerations - 1];
 		scope->ngenerations = 1;
@@ -153,8 +151,8 @@ next_version(TdeScope *scope, TdeScopeKind kind, Oid dbOid,
 /*
  * The databases that follow the default key.
  */
-static List *
-read_followers(void)
+List *
+tde_read_followers(void)
 {
 	List	   *result = NIL;
 	int			n;
@@ -196,11 +194,12 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 {
 	TdePrincipalRef ref;
 	TdeProvider provider;
-	TdePrincipalKey key;
+	TdePrincipalKey *key;
 	List	   *followers = NIL;
 	TdeScope  **scopes;
 	TdeScope   *scope;
 	bool		first;
+	bool		server_too = false;
 	int			n = 0;
 
 	if (!tde_preloaded)
@@ -218,42 +217,54 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 				 errdetail("\"%s\" is off.", "pg_tde.inherit_global_providers"),
 				 errhint("Use a key provider of the database.")));
 
+	key = tde_secure_palloc(sizeof(TdePrincipalKey));
 	for (;;)
 	{
 		make_ref(provider_db, provider_name, key_name, &ref, &provider);
-		(void) tde_principal_fetch(provider_db, &ref, &key, ERROR);
-		tde_require_active(provider_db, &provider, key_name, &key);
+		(void) tde_principal_fetch(provider_db, &ref, key, ERROR);
+		tde_require_active(provider_db, &provider, key_name, key);
 
 		tde_rotation_phase(TDE_ROTATION_WAITING, 0);
 		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
 		if (provider_is_unchanged(provider_db, &provider))
 			break;
 		LWLockRelease(&tde_shared->store_lock);
-		tde_wipe(&key, sizeof(key));
 	}
-	tde_refuse_second_key(provider_db, &provider, &ref, &key);
+	tde_refuse_second_key(provider_db, &provider, &ref, key);
 
 	if (kind == TDE_SCOPE_DEFAULT)
-		followers = read_followers();
-	scopes = palloc(sizeof(TdeScope *) * (list_length(followers) + 1));
+		followers = tde_read_followers();
+	scopes = palloc(sizeof(TdeScope *) * (list_length(followers) + 2));
 	tde_rotation_phase(TDE_ROTATION_WRAPPING, list_length(followers) + 1);
 	foreach_ptr(TdeScope, follower, followers)
 	{
-		scopes[n++] = next_version(follower, TDE_SCOPE_DATABASE,
-								   follower->dbOid, &ref, &key, true);
+		scopes[n++] = tde_scope_next_version(follower, TDE_SCOPE_DATABASE,
+											 follower->dbOid, &ref, key, true);
 		tde_rotation_advance();
 	}
-	scope = read_for_change(kind, dbOid);
+	if (kind == TDE_SCOPE_DEFAULT)
+	{
+		/* Who sets a default key wants it wherever there is no other. */
+		scope = tde_scope_read_for_change(TDE_SCOPE_SERVER, InvalidOid);
+		server_too = scope == NULL || scope->retired;
+		if (server_too)
+			scopes[n++] = tde_scope_next_version(scope, TDE_SCOPE_SERVER,
+												 InvalidOid, &ref, key, false);
+	}
+	scope = tde_scope_read_for_change(kind, dbOid);
 	first = scope == NULL || scope->retired;
-	scopes[n++] = next_version(scope, kind, dbOid, &ref, &key, false);
+	scopes[n++] = tde_scope_next_version(scope, kind, dbOid, &ref, key, false);
 	tde_rotation_advance();
 
 	tde_scopes_log_and_store(scopes, n);
-	tde_principal_remember(provider_db, &ref, &key);
+	tde_principal_remember(provider_db, &ref, key);
+	tde_principals_forget_unused();
 	LWLockRelease(&tde_shared->store_lock);
 
-	tde_wipe(&key, sizeof(key));
+	tde_secure_pfree(key);
 	tde_log_key_change(first ? "set" : "rotate", scopes[n - 1]);
+	if (server_too)
+		tde_log_key_change("set", scopes[n - 2]);
 	for (int i = 0; i < n; i++)
 		tde_scope_free(scopes[i]);
 }
@@ -318,37 +329,57 @@ tde_scope_principal(TdeScope *scope, TdePrincipalKey *key)
 }
 
 /*
- * Get the default key for a database to follow.  NULL if there is none, or
+ * Take store_lock with the principal key of a scope in hand, which is asked
+ * for before others must wait.  "read" reads the scope, or returns NULL if
+ * there is none of the kind that the caller wants; then there is no key.
+ */
+TdeScope *
+tde_lock_with_principal(TdeScope *(*read) (Oid dbOid), Oid dbOid,
+						TdePrincipalKey *key)
+{
+	for (;;)
+	{
+		TdeScope   *scope = read(dbOid);
+		TdeScope   *now;
+		bool		same;
+
+		if (scope)
+			tde_scope_principal(scope, key);
+
+		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		now = read(dbOid);
+		same = scope == NULL ? now == NULL :
+			now != NULL && TdeIdEquals(&now->id, &scope->id) &&
+			now->change == scope->change;
+		if (now)
+			tde_scope_free(now);
+		if (same)
+			return scope;
+
+		LWLockRelease(&tde_shared->store_lock);
+		if (scope)
+			tde_scope_free(scope);
+	}
+}
+
+/*
+ * The default key for a database to follow.  NULL if there is none, or
  * databases are not to use it.
  */
-static TdeScope *
-read_default(TdePrincipalKey *key)
+TdeScope *
+tde_read_default_scope(Oid dbOid)
 {
 	TdeScope   *scope;
 
 	if (!tde_inherit_global_providers)
 		return NULL;
-	scope = read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
-	if (scope == NULL || scope->retired)
-		return NULL;
-	tde_scope_principal(scope, key);
+	scope = tde_scope_read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
+	if (scope && scope->retired)
+	{
+		tde_scope_free(scope);
+		scope = NULL;
+	}
 	return scope;
-}
-
-/*
- * Have the default key in memory before store_lock is taken, for which others
- * would wait while its provider is asked.
- */
-static void
-prefetch_default(void)
-{
-	TdePrincipalKey key;
-	TdeScope   *scope = read_default(&key);
-
-	if (scope == NULL)
-		return;
-	tde_wipe(&key, sizeof(key));
-	tde_scope_free(scope);
 }
 
 /*
@@ -357,22 +388,23 @@ prefetch_default(void)
 void
 tde_scope_follow_default(Oid dbOid)
 {
-	TdePrincipalKey key;
+	TdePrincipalKey *key = tde_secure_palloc(sizeof(TdePrincipalKey));
 	TdeScope   *defaults;
 	TdeScope   *scope;
 
-	prefetch_default();
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
-	scope = read_for_change(TDE_SCOPE_DATABASE, dbOid);
+	defaults = tde_lock_with_principal(tde_read_default_scope, InvalidOid, key);
+	scope = tde_scope_read_for_change(TDE_SCOPE_DATABASE, dbOid);
 	if (scope != NULL && !scope->retired)
 	{
 		/* somebody else was faster */
 		LWLockRelease(&tde_shared->store_lock);
+		tde_secure_pfree(key);
 		tde_scope_free(scope);
+		if (defaults)
+			tde_scope_free(defaults);
 		return;
 	}
 
-	defaults = read_default(&key);
 	if (defaults == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -384,9 +416,9 @@ tde_scope_follow_default(Oid dbOid)
 				 errhint("Set one with pg_tde_set_key_using_database_key_provider(), or turn the setting on.") :
 				 errhint("Set one with pg_tde_set_key_using_database_key_provider() or pg_tde_set_key_using_global_key_provider(), or a default key for all databases with pg_tde_set_default_key_using_global_key_provider().")));
 
-	scope = next_version(scope, TDE_SCOPE_DATABASE, dbOid,
-						 &defaults->principal, &key, true);
-	tde_wipe(&key, sizeof(key));
+	scope = tde_scope_next_version(scope, TDE_SCOPE_DATABASE, dbOid,
+								   &defaults->principal, key, true);
+	tde_secure_pfree(key);
 	tde_scopes_log_and_store(&scope, 1);
 	LWLockRelease(&tde_shared->store_lock);
 	tde_scope_free(scope);
@@ -402,7 +434,7 @@ tde_scope_follow_default(Oid dbOid)
 static TdeScope *
 read_effective(TdeScopeKind kind, Oid dbOid, bool *follows_default)
 {
-	TdeScope   *scope = read_for_change(kind, dbOid);
+	TdeScope   *scope = tde_scope_read_for_change(kind, dbOid);
 
 	*follows_default = false;
 	if (scope && scope->retired)
@@ -411,7 +443,7 @@ read_effective(TdeScopeKind kind, Oid dbOid, bool *follows_default)
 		*follows_default = scope->follows_default;
 	else if (kind == TDE_SCOPE_DATABASE && tde_inherit_global_providers)
 	{
-		scope = read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
+		scope = tde_scope_read_for_change(TDE_SCOPE_DEFAULT, InvalidOid);
 		if (scope && scope->retired)
 			scope = NULL;
 		*follows_default = scope != NULL;
@@ -437,7 +469,7 @@ TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid)
 {
 	bool		follows_default;
 	TdeScope   *scope = read_effective(kind, dbOid, &follows_default);
-	TdePrincipalKey key;
+	TdePrincipalKey *key;
 	bool		ok;
 
 	if (scope == NULL)
@@ -449,166 +481,13 @@ TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid)
 				 errmsg("default principal key is not set") :
 				 errmsg("principal key is not set for the database")));
 
+	key = tde_secure_palloc(sizeof(TdePrincipalKey));
 	(void) tde_principal_fetch(scope->principal.provider_id > 0 ?
 							   scope->dbOid : InvalidOid,
-							   &scope->principal, &key, ERROR);
-	ok = opens_scope(scope, &key);
-	tde_wipe(&key, sizeof(key));
+							   &scope->principal, key, ERROR);
+	ok = opens_scope(scope, key);
+	tde_secure_pfree(key);
 	if (!ok)
 		fail_other_key(&scope->principal);
-	tde_scope_free(scope);
-}
-
-/* ---- deletion ---- */
-
-static void
-note_live_key(const RelFileLocator *locator, void *arg)
-{
-	if (tde_relation_has_file(locator))
-		*(bool *) arg = true;
-}
-
-static bool
-database_has_encrypted_relations(Oid dbOid)
-{
-	bool		found = false;
-
-	tde_list_key_files(dbOid, note_live_key, &found);
-	return found;
-}
-
-/*
- * A database that would be left without a principal key if this one went, and
- * for which "has_need" is true; InvalidOid if there is none.
- */
-static Oid
-database_in_need(TdeScopeKind kind, Oid dbOid, bool (*has_need) (Oid))
-{
-	TdePrincipalRef ref;
-	bool		follows_default;
-
-	if (kind == TDE_SCOPE_DATABASE)
-	{
-		if ((!tde_inherit_global_providers ||
-			 !TdeGetPrincipalInfo(TDE_SCOPE_DEFAULT, InvalidOid, &ref,
-								  &follows_default)) &&
-			has_need(dbOid))
-			return dbOid;
-		return InvalidOid;
-	}
-
-	foreach_ptr(TdeScope, follower, read_followers())
-	{
-		if (has_need(follower->dbOid))
-			return follower->dbOid;
-	}
-	return InvalidOid;
-}
-
-/*
- * What a running base backup replays may need the keys of relations that have
- * been dropped since it began; the backup will have the list of providers as
- * it is in the end.
- */
-static void
-refuse_during_backup(Oid dbOid)
-{
-	if (TdeBackupIsRunning() && tde_database_has_keys(dbOid))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot delete a principal key while a base backup is running"),
-				 errdetail("The backup may need keys of relations that have been dropped from database %u.",
-						   dbOid),
-				 errhint("Try again when the backup has ended.")));
-}
-
-void
-TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
-{
-	TdePrincipalKey key;
-	TdeScope   *scope;
-	TdeScope   *defaults = NULL;
-	Oid			in_need;
-
-	/*
-	 * The file of a dropped relation stays until the next checkpoint, and
-	 * must not count (DROP TABLESPACE has the same problem).  Its key stays
-	 * until recovery does not need it any more, which must be before the
-	 * principal key goes.
-	 */
-	if (OidIsValid(database_in_need(kind, dbOid, tde_database_has_keys)))
-		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
-						  CHECKPOINT_WAIT);
-
-	if (kind == TDE_SCOPE_DATABASE)
-		prefetch_default();
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
-	scope = read_for_change(kind, dbOid);
-	if (scope == NULL || scope->retired || scope->follows_default)
-	{
-		if (kind == TDE_SCOPE_DEFAULT)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("default principal key is not set")));
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("principal key is not set for the database"),
-				 scope && scope->follows_default ?
-				 errdetail("The database uses the default principal key.") : 0));
-	}
-
-	in_need = database_in_need(kind, dbOid, database_has_encrypted_relations);
-
-	if (kind == TDE_SCOPE_DEFAULT)
-	{
-		if (OidIsValid(in_need))
-			ereport(ERROR,
-					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-					 errmsg("cannot delete the default principal key"),
-					 errdetail("Database %u has encrypted relations and no principal key of its own.",
-							   in_need),
-					 errhint("Set a principal key for that database first.")));
-
-		foreach_ptr(TdeScope, follower, read_followers())
-			refuse_during_backup(follower->dbOid);
-
-		/* Databases that have nothing encrypted lose their key too. */
-		foreach_ptr(TdeScope, follower, read_followers())
-		{
-			tde_scope_fill_keys(follower);
-			follower->change++;
-			follower->retired = true;
-			tde_scopes_log_and_store(&follower, 1);
-		}
-	}
-	else
-		defaults = read_default(&key);
-
-	if (defaults)
-	{
-		scope = next_version(scope, kind, dbOid, &defaults->principal, &key,
-							 true);
-		tde_wipe(&key, sizeof(key));
-	}
-	else
-	{
-		if (kind == TDE_SCOPE_DATABASE && OidIsValid(in_need))
-			ereport(ERROR,
-					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-					 errmsg("cannot delete the principal key of the database"),
-					 tde_inherit_global_providers ?
-					 errdetail("The database has encrypted relations, and there is no default principal key to fall back to.") :
-					 errdetail("The database has encrypted relations, and may not fall back to a default principal key, because \"%s\" is off.",
-							   "pg_tde.inherit_global_providers"),
-					 errhint("Drop the relations, or move them to an access method that does not encrypt, or set a default principal key.")));
-		if (kind == TDE_SCOPE_DATABASE)
-			refuse_during_backup(dbOid);
-		tde_scope_fill_keys(scope);
-		scope->change++;
-		scope->retired = true;
-	}
-	tde_scopes_log_and_store(&scope, 1);
-	LWLockRelease(&tde_shared->store_lock);
-	tde_log_key_change("delete", scope);
 	tde_scope_free(scope);
 }

@@ -43,13 +43,6 @@
 static TimestampTz wait_began = 0;
 static TimestampTz wait_reported = 0;
 
-/* For TdeKeyringCall: has the user, or the administrator, lost patience? */
-bool
-tde_call_cancelled(void *arg)
-{
-	return InterruptPending && (QueryCancelPending || ProcDiePending);
-}
-
 /* ---- resident principal keys ---- */
 
 static TdePrincipalSlot *
@@ -65,6 +58,14 @@ find_principal(Oid dbOid, const TdePrincipalRef *ref)
 			return slot;
 	}
 	return NULL;
+}
+
+static void
+wipe_slot(TdePrincipalSlot *slot)
+{
+	pg_atomic_write_u32(&slot->valid, 0);
+	pg_write_barrier();
+	tde_wipe(&slot->key, sizeof(slot->key));
 }
 
 /*
@@ -111,9 +112,7 @@ tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 		pg_atomic_fetch_add_u64(&tde_monitor->caches[TDE_COUNTED_CACHES - 1].c.evictions,
 								1);
 	}
-	pg_atomic_write_u32(&slot->valid, 0);
-	pg_write_barrier();
-	tde_wipe(&slot->key, sizeof(slot->key));
+	wipe_slot(slot);
 	slot->dbOid = dbOid;
 	slot->provider_id = ref->provider_id;
 	strlcpy(slot->key_name, ref->key_name, sizeof(slot->key_name));
@@ -135,15 +134,49 @@ tde_principals_forget(Oid dbOid)
 	{
 		TdePrincipalSlot *slot = &tde_shared->principals[i];
 
-		if (!pg_atomic_read_u32(&slot->valid) || slot->dbOid != dbOid)
-			continue;
-		pg_atomic_write_u32(&slot->valid, 0);
-		pg_write_barrier();
-		tde_wipe(&slot->key, sizeof(slot->key));
+		if (pg_atomic_read_u32(&slot->valid) && slot->dbOid == dbOid)
+			wipe_slot(slot);
 	}
 	LWLockRelease(&tde_shared->table_lock);
 
 	tde_forget_provider_calls(dbOid);
+}
+
+static bool
+is_used(const TdePrincipalSlot *slot, List *used)
+{
+	foreach_ptr(TdeUsedPrincipal, u, used)
+	{
+		if (u->provider_db == slot->dbOid &&
+			u->ref.provider_id == slot->provider_id &&
+			strcmp(u->ref.key_name, slot->key_name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Scopes were put under another principal key, or none: wipe those that no
+ * scope is under any more.  Caller holds store_lock.
+ */
+void
+tde_principals_forget_unused(void)
+{
+	List	   *used = tde_used_principals();
+
+	/* the lock for a moment each, since others need it for every key */
+	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
+	{
+		TdePrincipalSlot *slot = &tde_shared->principals[i];
+
+		if (!pg_atomic_read_u32(&slot->valid))
+			continue;
+		LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
+		if (pg_atomic_read_u32(&slot->valid) && !is_used(slot, used))
+			wipe_slot(slot);
+		LWLockRelease(&tde_shared->table_lock);
+	}
+	list_free_deep(used);
 }
 
 /* ---- asking ---- */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * principal_use.c
- *	  May a principal key be used for something new?
+ *	  Which principal keys are in use, and may one be used for something new?
  *
  * What is under a key already must stay readable for as long as the provider
  * returns the key.  To put more under it is another matter, which is decided
@@ -18,6 +18,76 @@
 #include "key_store.h"
 #include "miscadmin.h"
 #include "tde/keyring.h"
+
+/* ---- which principal keys are in use ---- */
+
+static void
+note_scope(List **keys, TdeScopeKind kind, Oid dbOid)
+{
+	char		reason[256];
+	TdeScope   *scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
+	Oid			provider_db;
+	TdeUsedPrincipal *key = NULL;
+
+	/* A damaged file is reported where it is used. */
+	if (scope == NULL)
+		return;
+	if (scope->retired)
+	{
+		tde_scope_free(scope);
+		return;
+	}
+	provider_db = scope->principal.provider_id > 0 ? dbOid : InvalidOid;
+
+	foreach_ptr(TdeUsedPrincipal, k, *keys)
+	{
+		if (k->provider_db == provider_db &&
+			k->ref.provider_id == scope->principal.provider_id &&
+			strcmp(k->ref.key_name, scope->principal.key_name) == 0)
+		{
+			key = k;
+			break;
+		}
+	}
+	if (key == NULL)
+	{
+		key = palloc0(sizeof(TdeUsedPrincipal));
+		key->provider_db = provider_db;
+		key->ref = scope->principal;
+		*keys = lappend(*keys, key);
+	}
+	if (kind == TDE_SCOPE_DEFAULT)
+		key->is_default = true;
+	else if (kind == TDE_SCOPE_SERVER)
+		key->is_server = true;
+	else
+		key->ndatabases++;
+	tde_scope_free(scope);
+}
+
+/*
+ * The principal keys that scopes are under now; a List of TdeUsedPrincipal.
+ * One that was deleted is none of them, although replay may still need what
+ * is under it: to have it out of the world is what it was deleted for.
+ */
+List *
+tde_used_principals(void)
+{
+	List	   *keys = NIL;
+	int			n;
+	Oid		   *databases = tde_list_databases(&n);
+
+	note_scope(&keys, TDE_SCOPE_DEFAULT, InvalidOid);
+	note_scope(&keys, TDE_SCOPE_SERVER, InvalidOid);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		note_scope(&keys, TDE_SCOPE_DATABASE, databases[i]);
+	}
+	return keys;
+}
+
+/* ---- may this one be used? ---- */
 
 /*
  * Nothing new comes under a key that its provider has withdrawn, though what

@@ -51,6 +51,8 @@ outcome_name(TdeKeyringStatus status)
 			return "success";
 		case TDE_KEYRING_NOT_FOUND:
 			return "not_found";
+		case TDE_KEYRING_DESTROYED:
+			return "destroyed";
 		case TDE_KEYRING_EXISTS:
 			return "exists";
 		case TDE_KEYRING_DENIED:
@@ -90,8 +92,8 @@ add_value(StringInfo line, const char *name, const char *value)
 }
 
 /*
- * Who it was.  The name of the current role is looked up only where a wait for
- * a lock on its catalog would disturb nobody.
+ * Who it was.  Callers hold no lock of the key store: to look the name of the
+ * current role up may be to wait for a lock on its catalog.
  */
 static void
 add_actor(StringInfo line)
@@ -101,7 +103,7 @@ add_actor(StringInfo line)
 	{
 		if (MyProcPort->user_name)
 			add_value(line, "user", MyProcPort->user_name);
-		if (IsTransactionState() && !LWLockHeldByMe(&tde_shared->store_lock))
+		if (IsTransactionState())
 		{
 			char	   *role = GetUserNameFromId(GetUserId(), true);
 
@@ -182,6 +184,49 @@ tde_log_key_change(const char *operation, const TdeScope *scope)
 	write_line(&line);
 }
 
+/* ---- interrupts ---- */
+
+/* What an interrupt raised during a call, to be raised again after it. */
+static ErrorData *interrupt_error = NULL;
+
+/*
+ * For TdeKeyringCall: is the call to end?
+ *
+ * No error may leave the keyring's code, which has connections to close and
+ * secrets to wipe.  What ends a statement or a session is seen by its flag,
+ * and the caller checks for interrupts when the call has ended.  Whatever else
+ * is pending is dealt with here.  Others wait for some of it (barriers), and
+ * replay for the end of who is in its way, of which only an error tells.
+ */
+bool
+tde_call_cancelled(void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (interrupt_error != NULL)
+		return true;
+	if (!InterruptPending)
+		return false;
+	if (QueryCancelPending || ProcDiePending || TransactionTimeoutPending ||
+		ClientConnectionLost)
+		return true;
+	if (!INTERRUPTS_CAN_BE_PROCESSED())
+		return false;
+
+	PG_TRY();
+	{
+		CHECK_FOR_INTERRUPTS();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		interrupt_error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return interrupt_error != NULL;
+}
+
 /* ---- the calls ---- */
 
 /*
@@ -193,9 +238,13 @@ begin_call(instr_time *start)
 {
 	static uint32 wait_event = 0;
 
+	/* others would wait for the provider too */
+	Assert(!LWLockHeldByMe(&tde_shared->store_lock));
+
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("TdeKeyProvider");
 	pgstat_report_wait_start(wait_event);
+	interrupt_error = NULL;
 	INSTR_TIME_SET_CURRENT(*start);
 }
 
@@ -215,11 +264,19 @@ end_call(TdeProviderOperation operation, Oid dbOid,
 	if (tde_log_key_access)
 		log_call(operation, provider, key_name, error->status,
 				 INSTR_TIME_GET_MICROSEC(elapsed));
+	if (interrupt_error != NULL)
+	{
+		ErrorData  *raised = interrupt_error;
+
+		interrupt_error = NULL;
+		ReThrowError(raised);
+	}
 }
 
 /*
  * The functions of tde/keyring.h, for a provider of the list of dbOid.  One
- * that is not in the list yet has the id 0, and is not counted.
+ * that is not in the list yet has the id 0, and is not counted.  They raise
+ * what an interrupt raises; a key that is returned is not to be on the stack.
  */
 TdeKeyringStatus
 tde_provider_validate(Oid dbOid, const TdeProvider *provider,

@@ -420,21 +420,20 @@ verify_users(Oid dbOid, const TdeProvider *provider, List *users,
 	foreach_ptr(TdeScope, user, users)
 	{
 		const char *name = user->principal.key_name;
-		TdePrincipalKey key;
+		TdePrincipalKey *key;
 		bool		ok = true;
 
 		if (is_verified(verified, user))
 			continue;
-		fetch_key_in_use(dbOid, provider, name, &key);
+		key = tde_secure_palloc(sizeof(TdePrincipalKey));
+		fetch_key_in_use(dbOid, provider, name, key);
 		foreach_ptr(TdeScope, scope, users)
 		{
 			VerifiedScope *v;
 
 			if (strcmp(scope->principal.key_name, name) != 0)
 				continue;
-			ok = tde_scope_unwrap(scope, key.key, key.len) == 0;
-			tde_wipe(scope->generations,
-					 sizeof(TdeScopeGeneration) * scope->ngenerations);
+			ok = tde_scope_unwrap(scope, key->key, key->len) == 0;
 			if (!ok)
 				break;
 			v = palloc(sizeof(VerifiedScope));
@@ -442,7 +441,7 @@ verify_users(Oid dbOid, const TdeProvider *provider, List *users,
 			v->change = scope->change;
 			verified = lappend(verified, v);
 		}
-		tde_wipe(&key, sizeof(key));
+		tde_secure_pfree(key);
 		if (!ok)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

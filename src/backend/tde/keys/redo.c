@@ -57,7 +57,10 @@ redo_keys(XLogReaderState *record)
 	}
 }
 
-static void
+/*
+ * Returns whether a principal key may have gone out of use.
+ */
+static bool
 redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 {
 	const char *why;
@@ -66,6 +69,7 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	TdeScope   *old;
 	bool		is_newer;
 	bool		resident;
+	bool		replaced;
 
 	if (scope == NULL)
 		damaged_record(record, why);
@@ -114,9 +118,11 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	}
 	if (resident)
 		tde_scope_publish(scope);
+	replaced = old != NULL && !old->retired;
 	tde_scope_free(scope);
 	if (old)
 		tde_scope_free(old);
+	return replaced;
 }
 
 static void
@@ -125,6 +131,7 @@ redo_scopes(XLogReaderState *record)
 	xl_tde_scopes *xlrec = (xl_tde_scopes *) XLogRecGetData(record);
 	const uint8 *data = (const uint8 *) XLogRecGetData(record) + SizeOfTdeScopes;
 	Size		left = XLogRecGetDataLen(record) - SizeOfTdeScopes;
+	bool		replaced = false;
 
 	tde_provider_wait_reset();
 	for (uint32 i = 0; i < xlrec->nscopes; i++)
@@ -138,9 +145,17 @@ redo_scopes(XLogReaderState *record)
 		left -= sizeof(len);
 		if (left < len)
 			damaged_record(record, "wrong length");
-		redo_scope(record, data, len);
+		if (redo_scope(record, data, len))
+			replaced = true;
 		data += len;
 		left -= len;
+	}
+
+	if (replaced)
+	{
+		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		tde_principals_forget_unused();
+		LWLockRelease(&tde_shared->store_lock);
 	}
 }
 

@@ -287,6 +287,7 @@ TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint)
 	TdeRemoval *due;
 	int			ndue = 0;
 	int			kept = 0;
+	bool		databases = false;
 
 	/* Replay has found no encrypted relation. */
 	if (!RecoveryInProgress())
@@ -325,11 +326,21 @@ TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint)
 	for (int i = 0; i < ndue; i++)
 	{
 		if (!RelFileNumberIsValid(due[i].locator.relNumber))
+		{
 			remove_database(&due[i]);
+			databases = true;
+		}
 		else if (!remove_key(&due[i]) && !due[i].swept)
 			tde_queue_removal(&due[i].locator, &due[i].id, due[i].lsn);
 	}
 	pfree(due);
+
+	if (databases)
+	{
+		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		tde_principals_forget_unused();
+		LWLockRelease(&tde_shared->store_lock);
+	}
 }
 
 /* ---- what was lost at a shutdown ---- */

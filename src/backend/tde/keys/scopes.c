@@ -4,9 +4,8 @@
  *	  Scope keys: the keys of a database, or of the server, that wrap internal
  *	  keys and are themselves wrapped by a principal key.
  *
- * All generations of all scopes are unwrapped when the server starts, and
- * each new one when it is made or replayed, so that using a relation never
- * needs a provider.
+ * Here scopes are made, read, opened with their principal key, logged and
+ * written; their keys are then in the tables of scope_tables.c.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -20,7 +19,6 @@
 
 #include "access/xlog.h"
 #include "access/xloginsert.h"
-#include "common/hashfn.h"
 #include "key_store.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
@@ -28,323 +26,19 @@
 #include "tde/xlog.h"
 #include "utils/injection_point.h"
 
-/* ---- the tables in shared memory ---- */
-
-/*
- * Find the slot of a scope, or, with "create", one for it: that of a scope
- * that is not present any more, or an unused one.  Caller holds table_lock,
- * exclusively to create.
- */
-static TdeScopeSlot *
-scope_slot(TdeScopeKind kind, Oid dbOid, bool create)
-{
-	uint32		i = murmurhash32(dbOid ^ (uint32) kind << 28);
-	TdeScopeSlot *free_slot = NULL;
-
-	if (kind != TDE_SCOPE_DATABASE)
-		dbOid = InvalidOid;
-	for (int n = 0; n < TDE_MAX_SCOPES; n++, i++)
-	{
-		TdeScopeSlot *slot = &tde_shared->scopes[i % TDE_MAX_SCOPES];
-
-		if (slot->used && slot->kind == kind && slot->dbOid == dbOid)
-			return slot;
-		if (!slot->present && free_slot == NULL)
-			free_slot = slot;
-		if (!slot->used)
-			break;
-	}
-	if (!create || free_slot == NULL)
-		return NULL;
-	free_slot->used = true;
-	free_slot->kind = kind;
-	free_slot->dbOid = dbOid;
-	return free_slot;
-}
-
-/*
- * The slot of a generation, or NULL; with "create", one for it, which the
- * caller fills.  Caller holds table_lock.
- */
-static TdeGenerationSlot *
-generation_slot(const TdeId *id, bool create)
-{
-	TdeGenerationSlot *free_slot = NULL;
-	uint32		i;
-
-	memcpy(&i, id->b, sizeof(i));	/* ids are random */
-	for (int n = 0; n < tde_shared->generation_slots; n++, i++)
-	{
-		TdeGenerationSlot *slot;
-		TdeGenerationState state;
-
-		slot = &tde_shared->generations[i % tde_shared->generation_slots];
-		state = pg_atomic_read_u32(&slot->state);
-		if (state == TDE_GENERATION_VALID && TdeIdEquals(&slot->id, id))
-			return slot;
-		if (state != TDE_GENERATION_VALID && free_slot == NULL)
-			free_slot = slot;
-		if (state == TDE_GENERATION_EMPTY)
-			break;
-	}
-	return create ? free_slot : NULL;
-}
-
-/*
- * The key of a generation, if it is resident.
- */
-bool
-tde_generation_key(const TdeId *id, uint8 *key)
-{
-	TdeGenerationSlot *slot;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
-	slot = generation_slot(id, false);
-	if (slot)
-		memcpy(key, slot->key, TDE_WRAP_KEY_LEN);
-	LWLockRelease(&tde_shared->table_lock);
-	return slot != NULL;
-}
-
-/*
- * How many generations the table takes.
- */
-int
-tde_max_generations(void)
-{
-	return tde_shared->generation_slots / 4 * 3;
-}
-
-static void
-too_many_generations(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("too many scope keys"),
-			 errdetail("The server has room for %d, one for each database with encrypted relations and each rotation of its principal key.",
-					   tde_max_generations()),
-			 errhint("Restart the server: when it starts it makes room for twice the scope keys that there are.")));
-}
-
-/*
- * Make a generation's key resident.
- */
-void
-tde_generation_remember(const TdeId *id, const uint8 *key)
-{
-	TdeGenerationSlot *slot;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-	slot = generation_slot(id, false);
-	if (slot == NULL &&
-		tde_shared->ngenerations < tde_max_generations())
-	{
-		slot = generation_slot(id, true);
-		slot->id = *id;
-		memcpy(slot->key, key, TDE_WRAP_KEY_LEN);
-		pg_write_barrier();
-		pg_atomic_write_u32(&slot->state, TDE_GENERATION_VALID);
-		tde_shared->ngenerations++;
-	}
-	LWLockRelease(&tde_shared->table_lock);
-
-	if (slot == NULL)
-		too_many_generations();
-}
-
-/*
- * Raises an error if the new generations of scopes do not find room.  Caller
- * holds store_lock, so that they still will when they are remembered.
- */
-static void
-check_room_for_generations(TdeScope **scopes, int nscopes)
-{
-	int			n;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
-	n = tde_shared->ngenerations;
-	for (int i = 0; i < nscopes; i++)
-		for (int j = 0; j < scopes[i]->ngenerations; j++)
-			if (generation_slot(&scopes[i]->generations[j].id, false) == NULL)
-				n++;
-	LWLockRelease(&tde_shared->table_lock);
-
-	if (n > tde_max_generations())
-		too_many_generations();
-}
-
-/*
- * The scope is gone: wipe its keys.
- */
-void
-tde_generations_forget(const TdeScope *scope)
-{
-	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-	for (int i = 0; i < scope->ngenerations; i++)
-	{
-		TdeGenerationSlot *slot;
-
-		slot = generation_slot(&scope->generations[i].id, false);
-		if (slot == NULL)
-			continue;
-		pg_atomic_write_u32(&slot->state, TDE_GENERATION_FORGOTTEN);
-		pg_write_barrier();
-		tde_wipe(slot->key, sizeof(slot->key));
-		tde_shared->ngenerations--;
-	}
-	LWLockRelease(&tde_shared->table_lock);
-}
-
-/*
- * After a crash the counter may be wrong; wipe what was on its way in or out.
- */
-void
-tde_generations_recount(void)
-{
-	tde_shared->ngenerations = 0;
-	for (int i = 0; i < tde_shared->generation_slots; i++)
-	{
-		TdeGenerationSlot *slot = &tde_shared->generations[i];
-
-		switch (pg_atomic_read_u32(&slot->state))
-		{
-			case TDE_GENERATION_VALID:
-				tde_shared->ngenerations++;
-				break;
-			case TDE_GENERATION_FORGOTTEN:
-				tde_wipe(slot->key, sizeof(slot->key));
-				break;
-		}
-	}
-}
-
-/*
- * Raises an error if there is no room for one more scope.  Caller holds
- * store_lock, so that there still will be when it is published.
- */
-static void
-check_room_for_scope(TdeScopeKind kind, Oid dbOid)
-{
-	TdeScopeSlot *slot;
-	bool		room;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
-	slot = scope_slot(kind, dbOid, false);
-	room = (slot && slot->present) ||
-		tde_shared->nscopes < TDE_MAX_SCOPES * 3 / 4;
-	LWLockRelease(&tde_shared->table_lock);
-	if (!room)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many databases with encryption keys"),
-				 errdetail("The server can have at most %d.",
-						   TDE_MAX_SCOPES * 3 / 4)));
-}
-
-/*
- * Tell the other processes about a scope as it is on disk now.
- */
-void
-tde_scope_publish(const TdeScope *scope)
-{
-	TdeScopeSlot *slot;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-	slot = scope_slot(scope->kind, scope->dbOid, true);
-	if (slot)
-	{
-		if (!slot->present)
-			tde_shared->nscopes++;
-		slot->present = true;
-		slot->retired = scope->retired;
-		slot->follows_default = scope->follows_default;
-		slot->id = scope->id;
-		slot->change = scope->change;
-		slot->current = scope->generations[scope->ngenerations - 1].id;
-	}
-	LWLockRelease(&tde_shared->table_lock);
-	if (slot == NULL)
-		elog(ERROR, "no room for the scope of database %u", scope->dbOid);
-	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
-}
-
-void
-tde_scope_unpublish(TdeScopeKind kind, Oid dbOid)
-{
-	TdeScopeSlot *slot;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-	slot = scope_slot(kind, dbOid, false);
-	if (slot && slot->present)
-	{
-		slot->present = false;
-		tde_shared->nscopes--;
-	}
-	LWLockRelease(&tde_shared->table_lock);
-}
-
-/*
- * Has a database a scope with a generation for new keys?
- */
-static bool
-find_current_generation(Oid dbOid, bool retired_too, TdeId *id)
-{
-	TdeScopeSlot *slot;
-	bool		found;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
-	slot = scope_slot(TDE_SCOPE_DATABASE, dbOid, false);
-	found = slot && slot->present && (retired_too || !slot->retired);
-	if (found)
-		*id = slot->current;
-	LWLockRelease(&tde_shared->table_lock);
-	return found;
-}
-
-bool
-tde_scope_is_present(Oid dbOid)
-{
-	TdeId		id;
-
-	return find_current_generation(dbOid, true, &id);
-}
-
-/*
- * The scope key for keys made now in a database.  A database without one of
- * its own gets one under the default principal key.
- */
-void
-tde_current_generation(Oid dbOid, TdeId *id, uint8 *key)
-{
-	bool		in_recovery = RecoveryInProgress();
-
-	if (!in_recovery && !tde_preloaded)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("\"pg_tde\" must be preloaded to create encrypted relations"),
-				 errhint("Add \"pg_tde\" to \"shared_preload_libraries\" and restart the server.")));
-
-	if (!find_current_generation(dbOid, in_recovery, id))
-	{
-		tde_scope_follow_default(dbOid);
-		if (!find_current_generation(dbOid, false, id))
-			elog(ERROR, "database %u has no scope key", dbOid);
-	}
-	if (!tde_generation_key(id, key))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("scope key of database %u is not available", dbOid),
-				 errhint("See the server log for what was wrong with it when the server started.")));
-}
-
 /* ---- scopes in memory ---- */
+
+/* The generations are in secure memory, since they may have keys in clear. */
+static TdeScopeGeneration *
+alloc_generations(int n)
+{
+	return tde_secure_palloc(sizeof(TdeScopeGeneration) * n);
+}
 
 void
 tde_scope_free(TdeScope *scope)
 {
-	tde_wipe(scope->generations,
-			 sizeof(TdeScopeGeneration) * scope->ngenerations);
-	pfree(scope->generations);
+	tde_secure_pfree(scope->generations);
 	pfree(scope);
 }
 
@@ -362,7 +56,7 @@ tde_scope_new(TdeScopeKind kind, Oid dbOid)
 		ereport(ERROR,
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 				 errmsg("could not make a scope key: %s", tde_cipher_error())));
-	scope->generations = palloc0(sizeof(TdeScopeGeneration));
+	scope->generations = alloc_generations(1);
 	tde_scope_add_generation(scope);
 	return scope;
 }
@@ -373,6 +67,7 @@ tde_scope_new(TdeScopeKind kind, Oid dbOid)
 void
 tde_scope_add_generation(TdeScope *scope)
 {
+	TdeScopeGeneration *generations;
 	TdeScopeGeneration *gen;
 
 	if (scope->ngenerations >= TDE_SCOPE_MAX_GENERATIONS)
@@ -381,11 +76,12 @@ tde_scope_add_generation(TdeScope *scope)
 				 errmsg("principal key was rotated too often"),
 				 errdetail("A database can have at most %d generations of its scope key.",
 						   TDE_SCOPE_MAX_GENERATIONS)));
-	scope->generations = repalloc(scope->generations,
-								  sizeof(TdeScopeGeneration) *
-								  (scope->ngenerations + 1));
+	generations = alloc_generations(scope->ngenerations + 1);
+	memcpy(generations, scope->generations,
+		   sizeof(TdeScopeGeneration) * scope->ngenerations);
+	tde_secure_pfree(scope->generations);
+	scope->generations = generations;
 	gen = &scope->generations[scope->ngenerations];
-	memset(gen, 0, sizeof(*gen));
 	gen->number = scope->ngenerations == 0 ? 1 : gen[-1].number + 1;
 	gen->created = tde_now();
 	if (tde_random(gen->id.b, TDE_ID_LEN) != 0 ||
@@ -409,10 +105,10 @@ tde_scope_parse(const uint8 *data, size_t len, const char **reason)
 	if (n < 0)
 		return NULL;
 	scope = palloc0(sizeof(TdeScope));
-	generations = palloc0(sizeof(TdeScopeGeneration) * Max(n, 1));
+	generations = alloc_generations(Max(n, 1));
 	if (tde_scope_decode(data, len, scope, generations, n, reason) != 0)
 	{
-		pfree(generations);
+		tde_secure_pfree(generations);
 		pfree(scope);
 		return NULL;
 	}
@@ -527,26 +223,30 @@ tde_scope_is_resident(const TdeScope *scope)
 bool
 tde_scope_make_resident(TdeScope *scope, int elevel)
 {
-	TdePrincipalKey principal;
+	TdePrincipalKey *principal;
 	Oid			provider_db;
 	bool		ok;
 
 	if (tde_scope_is_resident(scope))
 		return true;
 
+	principal = tde_secure_palloc(sizeof(TdePrincipalKey));
 	provider_db = scope->principal.provider_id > 0 ? scope->dbOid : InvalidOid;
-	ok = tde_principal_get(provider_db, &scope->principal, &principal) &&
-		tde_scope_unwrap(scope, principal.key, principal.len) == 0;
+	ok = tde_principal_get(provider_db, &scope->principal, principal) &&
+		tde_scope_unwrap(scope, principal->key, principal->len) == 0;
 	if (!ok)
 	{
-		if (!tde_principal_fetch(provider_db, &scope->principal, &principal,
+		if (!tde_principal_fetch(provider_db, &scope->principal, principal,
 								 elevel))
+		{
+			tde_secure_pfree(principal);
 			return false;
-		ok = tde_scope_unwrap(scope, principal.key, principal.len) == 0;
-		if (ok)
-			tde_principal_remember(provider_db, &scope->principal, &principal);
+		}
+		ok = tde_scope_unwrap(scope, principal->key, principal->len) == 0;
+		if (ok && !scope->retired)
+			tde_principal_remember(provider_db, &scope->principal, principal);
 	}
-	tde_wipe(&principal, sizeof(principal));
+	tde_secure_pfree(principal);
 	if (!ok)
 	{
 		char		path[MAXPGPATH];
@@ -623,7 +323,7 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 
 	Assert(LWLockHeldByMeInMode(&tde_shared->store_lock, LW_EXCLUSIVE));
 
-	check_room_for_generations(scopes, nscopes);
+	tde_scopes_check_room(scopes, nscopes);
 
 	tde_rotation_phase(TDE_ROTATION_WRITING, nscopes);
 	initStringInfo(&body);
@@ -633,8 +333,6 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 		size_t		len;
 		uint8	   *data = encode_scope(scope, &len);
 		uint32		len32 = (uint32) len;
-
-		check_room_for_scope(scope->kind, scope->dbOid);
 
 		paths[i] = palloc(MAXPGPATH);
 		tde_make_directory(scope->dbOid);

@@ -218,6 +218,27 @@ run_case('providers', 'tde-providers-logged', 1, 'kill of the backend');
 run_case('providers', 'tde-providers-logged', 1, 'crash', 1);
 check('in the end');
 
+# A database begins to use the default key just when that is replaced.
+$n++;
+sql('CREATE DATABASE late');
+$primary->safe_psql('late', 'CREATE EXTENSION pg_tde');
+attach($primary, 'tde-scopes-written', 'wait');
+my $session = parked($primary, 'postgres', 'tde-scopes-written',
+	statements($changes{default}));
+my $late = $primary->background_psql('late');
+$late->query_until(qr/begun/,
+	"\\echo begun\nCREATE TABLE t USING tde_heap AS SELECT 1 AS g;\n");
+$primary->poll_query_until('postgres',
+	q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'TdeKeyStore'})
+  or die;
+release($primary, 'tde-scopes-written');
+$session->quit;
+$late->quit;
+is( $primary->safe_psql('late',
+		'SELECT pg_tde_verify_key(); SELECT g, key_name FROM t, pg_tde_key_info()'),
+	"\n1|k$n",
+	'a database that waited for the rotation is under the new key');
+
 is(join(' ', map { glob($_->data_dir . '/pg_tde/*/*.tmp') } $primary, $standby),
 	'', 'no temporary file is left');
 $standby->promote;

@@ -91,11 +91,7 @@ mapping_has_flag(const void *address, const char *flag)
 	return found;
 }
 
-/*
- * Does this process's own memory contain the bytes, in a place that a core
- * dump would include?  The bytes themselves must lie elsewhere.
- */
-static bool
+bool
 core_dump_contains(const uint8 *bytes, size_t len)
 {
 	FILE	   *smaps = fopen("/proc/self/smaps", "r");
@@ -170,6 +166,26 @@ check_core_dump(Checks *checks)
 			  !core_dump_contains(key + 64, 16),
 			  "core dump: keys of a wrapping are not in it");
 	tde_secure_free(key, 8192);
+}
+
+bool
+core_dump_is_known(void)
+{
+	return true;
+}
+
+#else
+
+bool
+core_dump_contains(const uint8 *bytes, size_t len)
+{
+	return false;
+}
+
+bool
+core_dump_is_known(void)
+{
+	return false;
 }
 #endif
 

@@ -98,6 +98,14 @@ extern bool sha256_is(const void *data, size_t len, const uint8 *expected);
 /* Make the checksum at the end of a record right again. */
 extern void fix_crc(uint8 *buf, size_t len);
 
+/*
+ * Does this process's own memory contain the bytes, in a place that a core
+ * dump would include?  The bytes themselves must lie elsewhere.  Nothing is
+ * found where it is not known how to look.
+ */
+extern bool core_dump_contains(const uint8 *bytes, size_t len);
+extern bool core_dump_is_known(void);
+
 /* Longest file in the vectors. */
 #define MAX_VECTOR		8192
 
