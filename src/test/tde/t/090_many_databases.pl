@@ -7,7 +7,10 @@
 # keys is full, which a restart mends.
 #
 # Takes some minutes and 8 GB, so it runs only if PG_TEST_EXTRA names it.
-# TDE_DATABASES is the number of databases, 1000 if it is not set.
+# TDE_DATABASES is the number of databases, 1000 if it is not set.  TDE_KMS is
+# the key provider, "file" if it is not set: "scripted" is a KMIP server of the
+# tests, over TLS, that finds its keys at once; the kinds of TdeKms.pm are real
+# ones.
 
 use strict;
 use warnings FATAL => 'all';
@@ -18,6 +21,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
+use IPC::Run;
+use TdeKms;
 use TdeTest;
 
 plan skip_all => 'takes minutes and 8 GB; not enabled in PG_TEST_EXTRA'
@@ -25,6 +30,7 @@ plan skip_all => 'takes minutes and 8 GB; not enabled in PG_TEST_EXTRA'
   && $ENV{PG_TEST_EXTRA} =~ /\btde_many_databases\b/;
 
 my $databases = $ENV{TDE_DATABASES} || 1000;
+my $kind = $ENV{TDE_KMS} || 'file';
 
 # What "in seconds" means, with assertions and on a machine that does other
 # things too.
@@ -42,7 +48,45 @@ autovacuum = off
 pg_tde.log_key_access = off
 });
 $node->start;
-tde_setup($node, 'template1');
+
+my ($kms, $server);
+if ($kind ne 'file')
+{
+	# the scripted one takes this one's certificates
+	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+	$kms = TdeKms->new($kind eq 'scripted' ? 'pykmip' : $kind, $dir);
+	if ($kind eq 'scripted')
+	{
+		$server = IPC::Run::start(
+			[
+				$ENV{PYTHON} || 'python3',
+				"$FindBin::RealBin/../keyring/kmip_server.py",
+				$dir,
+				"good=good:$dir/server_cert.pem:$dir/server_key.pem:$kms->{ca}"
+			],
+			'<pipe', \*TO_SERVER);
+		for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+		{
+			last if -e "$dir/ports";
+			select(undef, undef, undef, 0.1);
+		}
+		($kms->{port}) = slurp_file("$dir/ports") =~ /^good (\d+)$/m;
+	}
+	else
+	{
+		$kms->start;
+	}
+	$node->safe_psql('template1', 'CREATE EXTENSION pg_tde');
+	$node->safe_psql('template1', $kms->provider_sql('ring'));
+	$node->safe_psql(
+		'template1', q{
+		SELECT pg_tde_create_key_using_global_key_provider('default', 'ring');
+		SELECT pg_tde_set_default_key_using_global_key_provider('default', 'ring')});
+}
+else
+{
+	tde_setup($node, 'template1');
+}
 
 # How long did it take, and is that still "seconds"?
 sub timed
@@ -114,7 +158,7 @@ $node->safe_psql('postgres', join("\n",
 $node->safe_psql('postgres', 'ALTER SYSTEM SET fsync = on');
 $node->reload;
 note sprintf('%d databases made in %.0f s', $databases, time - $begin);
-is(calls('fetch'), 2, 'two calls so far: the default key, and the server key');
+is(calls('fetch'), 1, 'one call so far');
 
 my $keys = () = glob($node->data_dir . '/pg_tde/[0-9]*/[0-9]*.key');
 is($keys, 10 * ($databases + 1), 'ten keys in each database');
@@ -174,6 +218,21 @@ timed('verification in every database',
 is(calls('fetch'), $databases, 'one call for each verification');
 is(sum_of(everywhere('SELECT a FROM t5')), $databases, 'all are readable');
 
+# Monitoring, when there is most to see
+foreach my $view (
+	split /\n/,
+	$node->safe_psql('template1',
+		q{SELECT relname FROM pg_class WHERE relkind = 'v' AND relname ~ 'tde' ORDER BY 1}))
+{
+	my $rows;
+	timed("view $view", sub {
+		$rows = $node->safe_psql('template1', "SELECT count(*) FROM (SELECT * FROM $view) v");
+	});
+	is($rows, $databases + 3, 'a row for each scope')
+	  if $view eq 'pg_tde_principal_keys';
+}
+calls('fetch');
+
 # A crash of a backend does not ask at all.
 my $from = -s $node->logfile;
 $node->safe_psql('postgres', 'ALTER SYSTEM SET restart_after_crash = on');
@@ -220,5 +279,14 @@ SKIP:
 		'rotated once more, and all are readable');
 }
 $node->stop;
+if ($server)
+{
+	close(TO_SERVER);
+	$server->finish;
+}
+elsif ($kms)
+{
+	$kms->stop;
+}
 
 done_testing();
