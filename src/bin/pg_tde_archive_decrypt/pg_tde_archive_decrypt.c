@@ -34,24 +34,6 @@ usage(const char *program)
 			 "  archive_command = '%s %%f %%p \"ARCHIVE-COMMAND with %%%%f and %%%%p\"'\n"), program);
 }
 
-/*
- * Some archivers look into the directory of the segment for what else is to be
- * archived (pgBackRest with archive-async, WAL-G).  Here it is this segment.
- */
-static void
-make_status(const char *dir, const char *name)
-{
-	char	   *path = psprintf("%s/archive_status", dir);
-	int			fd;
-
-	if (mkdir(path, S_IRWXU) != 0)
-		pg_fatal("could not create directory \"%s\": %m", path);
-	path = psprintf("%s/%s.ready", path, name);
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL, S_IRUSR | S_IWUSR);
-	if (fd < 0 || close(fd) != 0)
-		pg_fatal("could not create file \"%s\": %m", path);
-}
-
 static void
 to_stdout(TdeWalCopy *copy)
 {
@@ -78,7 +60,6 @@ int
 main(int argc, char **argv)
 {
 	TdeArchiveOptions options;
-	const char *dir;
 	char	   *path;
 	TdeWalCopy *copy;
 	bool		is_segment;
@@ -106,8 +87,8 @@ main(int argc, char **argv)
 	if (!is_encrypted)
 		tde_fe_become_command(expand(&options, options.path));
 
-	dir = tde_fe_make_private_dir(options.temp_directory);
-	path = psprintf("%s/%s", dir, options.name);
+	path = psprintf("%s/%s", tde_fe_make_private_dir(options.temp_directory),
+					options.name);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY | O_CLOEXEC,
 			  S_IRUSR | S_IWUSR);
 	if (fd < 0)
@@ -115,6 +96,5 @@ main(int argc, char **argv)
 	tde_fe_wal_copy_write(copy, fd, path);
 	if (close(fd) != 0)
 		pg_fatal("could not close file \"%s\": %m", path);
-	make_status(dir, options.name);
 	return tde_fe_run_command(expand(&options, path));
 }
