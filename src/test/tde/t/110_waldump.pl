@@ -173,6 +173,30 @@ my ($last) = $node->safe_psql('postgres', "SELECT pg_walfile_name('$epochs[-1][1
 $count = () = $all =~ /\Q$shown\E/g;
 cmp_ok($count, '>=', 4, '... all epochs, from where they begin');
 
+# Followed through a restart: the next epoch's key comes with its record.  There
+# are many messages because the output is not flushed after each.
+{
+	my ($out, $err) = ('', '');
+	my $many =
+	  "SELECT pg_logical_emit_message(false, 'test', '$canary', true) FROM generate_series(1, 200)";
+	my $timer = IPC::Run::timer($PostgreSQL::Test::Utils::timeout_default);
+	my ($start) = emit();
+	my $follow = IPC::Run::start(
+		[ 'pg_waldump', '-f', '-p' => $data, '-s' => $start ],
+		'>' => \$out, '2>' => \$err, $timer);
+
+	$node->safe_psql('postgres', $many);
+	ok(pump_until($follow, $timer, \$out, qr/\Q$shown\E/), 'followed');
+	$node->restart;
+	$node->safe_psql('postgres', $many);
+	ok( pump_until(
+			$follow, $timer, \$out, qr/WAL_EPOCH.*\Q$shown\E/s),
+		'... through a restart');
+	$follow->signal('INT');
+	$follow->finish;
+	is($err, '', '... without an error');
+}
+
 $node->stop;
 all_epochs('server is stopped', '-p' => $data);
 all_epochs('directory of WAL', '-p' => "$data/pg_wal");
