@@ -205,7 +205,7 @@ run "$pgtree" edit 0600-rule -F "$work/msg"
 expect_fail "rule: number of files" "the budget is 60" "$pgtree" check
 reset
 sed -i '0~20i /* x */' "$tree/src/backend/access/heap/heapam.c"
-sed -i '0~20i /* x */' "$tree/src/backend/access/transam/xlog.c"
+sed -i '0~20i /* x */' "$tree/src/backend/utils/adt/ruleutils.c"
 run "$pgtree" edit 0600-rule -F "$work/msg"
 expect_fail "rule: number of added lines" "the budget is 450" "$pgtree" check
 reset
