@@ -109,7 +109,7 @@ foreach my $point ('stored', 'in-production', 'marker', 'written')
 	insert($first);
 	my $rows = rows($first);
 	wait_replayed($first, $node);
-	$node->safe_psql('postgres', 'SELECT pg_promote(false)');
+	system_log('pg_ctl', '--no-wait', '--pgdata' => $node->data_dir, 'promote');
 	foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	{
 		last unless -e $node->data_dir . '/postmaster.pid';
