@@ -55,9 +55,29 @@ static TimeLineID begun_on;
 static XLogRecPtr begun_after = InvalidXLogRecPtr;
 static XLogRecPtr begun_at = InvalidXLogRecPtr;
 
+/*
+ * This comes before anything is changed on disk, so that the next start, or
+ * promotion, finds what this one did.
+ */
+static void
+refuse_unread_wal(XLogRecPtr end)
+{
+	if (tde_wal_unread_page == InvalidXLogRecPtr ||
+		tde_wal_unread_page + XLOG_BLCKSZ < end)
+		return;
+	ereport(FATAL,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("WAL does not end at %X/%X, but goes on under a key that is not available",
+					LSN_FORMAT_ARGS(end)),
+			 errdetail("The page at %X/%X could not be decrypted.",
+					   LSN_FORMAT_ARGS(tde_wal_unread_page)),
+			 errhint("See the server log for the key that is missing.")));
+}
+
 void
 TdeWalRecoveryEnds(const XLogReaderState *reader)
 {
+	refuse_unread_wal(reader->EndRecPtr);
 	last_epoch_id = reader->tde_epoch_id;
 
 	/*
@@ -355,21 +375,6 @@ crash_at(const char *point)
 #endif
 }
 
-static void
-refuse_unread_wal(XLogRecPtr end)
-{
-	if (tde_wal_unread_page == InvalidXLogRecPtr ||
-		tde_wal_unread_page + XLOG_BLCKSZ < end)
-		return;
-	ereport(FATAL,
-			(errcode(ERRCODE_DATA_CORRUPTED),
-			 errmsg("WAL does not end at %X/%X, but goes on under a key that is not available",
-					LSN_FORMAT_ARGS(end)),
-			 errdetail("The page at %X/%X could not be decrypted.",
-					   LSN_FORMAT_ARGS(tde_wal_unread_page)),
-			 errhint("See the server log for the key that is missing.")));
-}
-
 XLogRecPtr
 TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 				 TimeLineID tli, const ControlFileData *control,
@@ -383,7 +388,6 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	XLogRecPtr	page;
 
 	*last_record = info->lastRec;
-	refuse_unread_wal(end);
 	if (!encrypt && last_epoch_id == 0)
 		return end;
 
