@@ -74,21 +74,6 @@ refuse_unread_wal(XLogRecPtr end)
 			 errhint("See the server log for the key that is missing.")));
 }
 
-void
-TdeWalRecoveryEnds(const XLogReaderState *reader)
-{
-	refuse_unread_wal(reader->EndRecPtr);
-	last_epoch_id = reader->tde_epoch_id;
-
-	/*
-	 * A page that was decrypted for an archive is in no epoch, but may not be
-	 * written on: what is added would be encrypted under the page's key if it
-	 * goes to an archive and back.
-	 */
-	if (last_epoch_id == 0)
-		last_epoch_id = tde_wal_page_key_id(reader->readBuf);
-}
-
 bool
 TdeWalNeedsCheckpoint(void)
 {
@@ -172,6 +157,20 @@ encode_new_epoch(TdeWalEpoch *epoch, uint8 *buf)
 						_(tde_cipher_error()))));
 	pfree(scope);
 	return len;
+}
+
+/*
+ * FATAL if there is no key to encrypt WAL with.
+ */
+static void
+check_server_scope(void)
+{
+	TdeId		generation;
+	uint8		scope_key[TDE_WRAP_KEY_LEN];
+	size_t		len;
+
+	pfree(server_scope(&generation, scope_key, &len));
+	tde_wipe(scope_key, sizeof(scope_key));
 }
 
 /* ---- the pages ---- */
@@ -375,13 +374,37 @@ crash_at(const char *point)
 #endif
 }
 
+static bool
+will_encrypt(void)
+{
+	/* While pg_upgrade fills a new cluster, it may have no key yet. */
+	return tde_wal_encrypt && !IsBootstrapProcessingMode() && !IsBinaryUpgrade;
+}
+
+void
+TdeWalRecoveryEnds(const XLogReaderState *reader)
+{
+	/* What stops a promotion does so before it has changed anything. */
+	refuse_unread_wal(reader->EndRecPtr);
+	if (will_encrypt())
+		check_server_scope();
+	last_epoch_id = reader->tde_epoch_id;
+
+	/*
+	 * A page that was decrypted for an archive is in no epoch, but may not be
+	 * written on: what is added would be encrypted under the page's key if it
+	 * goes to an archive and back.
+	 */
+	if (last_epoch_id == 0)
+		last_epoch_id = tde_wal_page_key_id(reader->readBuf);
+}
+
 XLogRecPtr
 TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 				 TimeLineID tli, const ControlFileData *control,
 				 XLogRecPtr *last_record)
 {
-	bool		encrypt = tde_wal_encrypt && !IsBootstrapProcessingMode() &&
-		!IsBinaryUpgrade;		/* there may be no key yet */
+	bool		encrypt = will_encrypt();
 	TdeWalEpoch epoch = {0};
 	uint8		encoded[TDE_WAL_EPOCH_MAX_LEN];
 	size_t		len;
