@@ -111,7 +111,9 @@ extern void tde_redo_wal_epoch(XLogReaderState *record);
 /* ---- beginning to write (begin_epoch.c), called by StartupXLOG() ---- */
 
 /*
- * Recovery has read its last record: which epoch was that in?
+ * Recovery has read its last record, and nothing has been changed on disk yet:
+ * which epoch was that in?  FATAL if WAL is to be encrypted and there is no
+ * key for it, or if there is WAL at the end for which there is no key.
  */
 extern void TdeWalRecoveryEnds(const XLogReaderState *reader);
 
@@ -119,9 +121,6 @@ extern void TdeWalRecoveryEnds(const XLogReaderState *reader);
  * Begin an epoch after the end of WAL, "end", on timeline tli, if WAL is to be
  * encrypted or was so far; after that WAL goes on at the position returned,
  * and *last_record is the last record before it.  Else returns "end".
- *
- * FATAL if WAL is to be encrypted and cannot be, or if there is WAL at the end
- * for which there is no key.
  */
 extern XLogRecPtr TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info,
 								   XLogRecPtr end, TimeLineID tli,

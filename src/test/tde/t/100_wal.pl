@@ -71,6 +71,20 @@ is($node->safe_psql('postgres', 'SELECT pg_tde_is_wal_encrypted()'),
 	't', 'encrypted');
 is(rows(), $rows, 'rows are there');
 
+# The fence: stock finds no checkpoint where pg_control says that there is one
+{
+	my ($control) = run_command([ 'pg_controldata', $node->data_dir ]);
+	my ($checkpoint) = $control =~ /Latest checkpoint location: +(\S+)/ or die;
+	my ($file, $offset) = split /\|/,
+	  $node->safe_psql('postgres',
+		"SELECT * FROM pg_walfile_name_offset('$checkpoint')");
+	isnt(
+		unpack('L<',
+			substr(slurp_bytes("$wal/$file"), $offset - $offset % 8192 + 20, 4)),
+		0,
+		'the checkpoint is in encrypted WAL');
+}
+
 forget_old_wal($node);
 is(wal_with_canary(), '', 'nothing of before in what is left');
 

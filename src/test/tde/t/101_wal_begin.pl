@@ -189,6 +189,12 @@ foreach my $mode ('fast', 'immediate')
 				"@what: where it should");
 		}
 		delete $ENV{COFFER_CRASH_AT};
+
+		# else the next start would look no further than the checkpoint
+		my ($control) = run_command([ 'pg_controldata', $node->data_dir ]);
+		unlike($control, qr/cluster state: +shut down/,
+			"@what: pg_control does not say that it was shut down")
+		  if $point ne 'stored';
 		$node->start;
 		check_rows("@what");
 		insert();
