@@ -22,7 +22,6 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
 #include <unistd.h>
 
 #include "../keys/key_store.h"
@@ -36,6 +35,7 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "tde/settings.h"
+#include "utils/injection_point.h"
 #include "utils/timestamp.h"
 #include "wal_internal.h"
 
@@ -356,24 +356,6 @@ checkpoint_is_encrypted(const ControlFileData *control)
 
 /* ---- all together ---- */
 
-/*
- * Where tests let a start die.  Injection points do not outlive the server
- * whose start they are wanted in, so the environment names one of these.
- */
-static void
-crash_at(const char *point)
-{
-#ifdef USE_INJECTION_POINTS
-	const char *wanted = getenv("COFFER_CRASH_AT");
-
-	if (wanted && strcmp(wanted, point) == 0)
-	{
-		ereport(LOG, (errmsg_internal("crash at \"%s\"", point)));
-		kill(MyProcPid, SIGKILL);
-	}
-#endif
-}
-
 static bool
 will_encrypt(void)
 {
@@ -425,7 +407,7 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	{
 		len = encode_new_epoch(&epoch, encoded);
 		tde_wal_epoch_store(encoded, len);
-		crash_at("tde-wal-epoch-stored");
+		INJECTION_POINT("tde-wal-epoch-stored", NULL);
 		needs_checkpoint = !checkpoint_is_encrypted(control);
 	}
 	else
@@ -437,14 +419,14 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	 */
 	if (!InRecovery)
 		TdeControlFileInProduction();
-	crash_at("tde-wal-epoch-in-production");
+	INJECTION_POINT("tde-wal-epoch-in-production", NULL);
 
 	if (end < page)
 		write_marker(end, tli);
-	crash_at("tde-wal-epoch-marker");
+	INJECTION_POINT("tde-wal-epoch-marker", NULL);
 	*last_record = write_epoch_page(page, tli, info->abortedRecPtr,
 									info->lastRec, encoded, len);
-	crash_at("tde-wal-epoch-written");
+	INJECTION_POINT("tde-wal-epoch-written", NULL);
 
 	begun_on = tli;
 	begun_after = end;

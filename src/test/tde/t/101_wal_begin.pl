@@ -21,6 +21,7 @@ my $page = 8192;
 my $segment = 1024 * 1024;
 my $node = tde_node('main', extra => [ '--wal-segsize' => 1 ]);
 $node->append_conf('postgresql.conf', q{
+shared_preload_libraries = 'pg_tde, test_tde_storage'
 autovacuum = off
 checkpoint_timeout = 1h
 log_min_messages = log
@@ -173,6 +174,23 @@ $node->restart;
 #
 # Starts that die at a step, twice, after a clean shutdown and after a crash
 #
+sub die_twice
+{
+	my ($what, $point) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	$ENV{COFFER_CRASH_AT} = $point;
+	foreach my $try (1, 2)
+	{
+		my $log = -s $node->logfile;
+		is($node->start(fail_ok => 1), 0, "$what: start $try dies");
+		like(slurp_file($node->logfile, $log), qr/crash at "$point"/,
+			"$what: where it should");
+	}
+	delete $ENV{COFFER_CRASH_AT};
+	return;
+}
+
 foreach my $mode ('fast', 'immediate')
 {
 	foreach my $point ('stored', 'in-production', 'marker', 'written')
@@ -180,15 +198,7 @@ foreach my $mode ('fast', 'immediate')
 		my @what = ("$point after $mode");
 		insert();
 		$node->stop($mode);
-		$ENV{COFFER_CRASH_AT} = "tde-wal-epoch-$point";
-		foreach my $try (1, 2)
-		{
-			my $log = -s $node->logfile;
-			is($node->start(fail_ok => 1), 0, "@what: start $try dies");
-			like(slurp_file($node->logfile, $log), qr/crash at "tde-wal-epoch-$point"/,
-				"@what: where it should");
-		}
-		delete $ENV{COFFER_CRASH_AT};
+		die_twice("@what", "tde-wal-epoch-$point");
 
 		# else the next start would look no further than the checkpoint
 		my ($control) = run_command([ 'pg_controldata', $node->data_dir ]);
@@ -200,6 +210,33 @@ foreach my $mode ('fast', 'immediate')
 		insert();
 		crash_and_start();
 		check_rows("@what, and a crash");
+	}
+}
+
+#
+# Starts that die at their end, twice: behind the checkpoint at the end of crash
+# recovery, or that encryption begins with, and behind a record of changed
+# settings
+#
+foreach my $setting ('on', 'off', 'on')
+{
+	foreach my $mode ('immediate', 'fast')
+	{
+		my $what = "end of a start after $mode, $setting";
+		insert();
+		my $connections = sql('SHOW max_connections') + 1;
+		$node->append_conf('postgresql.conf',
+			"max_connections = $connections\npg_tde.wal_encrypt = $setting\n");
+		$node->stop($mode);
+		die_twice($what, 'promotion-after-wal-segment-cleanup');
+		$node->start;
+		check_rows($what);
+		is(sql('SHOW max_connections'), $connections, "$what: settings");
+		is(sql('SELECT pg_tde_is_wal_encrypted()'),
+			$setting eq 'on' ? 't' : 'f', "$what: WAL is as it is set");
+		insert();
+		crash_and_start();
+		check_rows("$what, and a crash");
 	}
 }
 

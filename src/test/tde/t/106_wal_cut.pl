@@ -32,6 +32,7 @@ my $first = tde_node(
 	extra => [ '--wal-segsize' => 1 ]);
 $first->append_conf(
 	'postgresql.conf', q{
+shared_preload_libraries = 'pg_tde, test_tde_storage'
 autovacuum = off
 wal_keep_size = 1GB
 wal_retrieve_retry_interval = 100ms

@@ -6,6 +6,10 @@
  * The functions are described in the SQL file.  Those that change a file take
  * an AccessExclusiveLock on the relation, and keep it.
  *
+ * If the server preloads it, a process that comes to the injection point that
+ * the environment's COFFER_CRASH_AT names is killed: nobody could attach it in
+ * time to one that is met while the server starts.
+ *
  * Copyright (c) 2026, the Coffer authors
  *
  * src/test/tde/test_tde_storage/test_tde_storage.c
@@ -14,6 +18,9 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+
+#include "access/generic_xlog.h"
 #include "access/relation.h"
 #include "access/transam.h"
 #include "access/xlog.h"
@@ -22,11 +29,13 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/checksum.h"
+#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/md.h"
 #include "storage/smgr.h"
 #include "tde/keys.h"
 #include "utils/builtins.h"
+#include "utils/injection_point.h"
 #include "utils/rel.h"
 #include "varatt.h"
 
@@ -41,6 +50,7 @@ PG_FUNCTION_INFO_V1(is_verified);
 PG_FUNCTION_INFO_V1(evict);
 PG_FUNCTION_INFO_V1(pin_file_numbers);
 PG_FUNCTION_INFO_V1(set_next_oid);
+PG_FUNCTION_INFO_V1(generic_record);
 
 /* The most that the storage manager takes in one call. */
 #define MAX_PAGES	PG_IOV_MAX
@@ -221,3 +231,63 @@ set_next_oid(PG_FUNCTION_ARGS)
 	LWLockRelease(OidGenLock);
 	PG_RETURN_VOID();
 }
+
+Datum
+generic_record(PG_FUNCTION_ARGS)
+{
+	Relation	rel = relation_open(PG_GETARG_OID(0), AccessExclusiveLock);
+	text	   *content = PG_GETARG_TEXT_PP(1);
+	Size		len = VARSIZE_ANY_EXHDR(content);
+	Buffer		buffer = ExtendBufferedRel(BMR_REL(rel), MAIN_FORKNUM, NULL,
+										   EB_LOCK_FIRST);
+
+	/* One record with an image of the page, and one with what changed. */
+	for (int i = 0; i < 2; i++)
+	{
+		GenericXLogState *state = GenericXLogStart(rel);
+		Page		page = GenericXLogRegisterBuffer(state, buffer, 0);
+
+		if (i == 0)
+			PageInit(page, BLCKSZ, len);
+		else
+			memcpy(PageGetSpecialPointer(page), VARDATA_ANY(content), len);
+		GenericXLogFinish(state);
+	}
+	UnlockReleaseBuffer(buffer);
+	relation_close(rel, NoLock);
+	PG_RETURN_VOID();
+}
+
+#ifdef USE_INJECTION_POINTS
+static shmem_startup_hook_type next_shmem_startup = NULL;
+
+extern PGDLLEXPORT void crash(const char *name, const void *private_data,
+							  void *arg);
+
+void
+crash(const char *name, const void *private_data, void *arg)
+{
+	ereport(LOG, (errmsg_internal("crash at \"%s\"", name)));
+	kill(MyProcPid, SIGKILL);
+}
+
+static void
+attach(void)
+{
+	if (next_shmem_startup)
+		next_shmem_startup();
+	InjectionPointAttach(getenv("COFFER_CRASH_AT"), "test_tde_storage",
+						 "crash", NULL, 0);
+}
+
+void
+_PG_init(void)
+{
+	if (process_shared_preload_libraries_in_progress &&
+		getenv("COFFER_CRASH_AT") != NULL)
+	{
+		next_shmem_startup = shmem_startup_hook;
+		shmem_startup_hook = attach;
+	}
+}
+#endif
