@@ -17,7 +17,8 @@ use Exporter 'import';
 use PostgreSQL::Test::Utils;
 use TdeTest;
 
-our @EXPORT = qw(forget_old_wal key_stream_uses);
+our @EXPORT = qw(forget_old_wal key_stream_uses wal_canaries drop_wal_canaries
+  canaries_in);
 
 =pod
 
@@ -48,6 +49,158 @@ sub forget_old_wal
 		unlink "$wal/$file" or die "could not remove \"$wal/$file\": $!";
 	}
 	return;
+}
+
+=item wal_canaries(node, tag)
+
+Writes WAL of each kind that has bytes of a user's choice in it.  Returns a hash
+from a kind to byte strings, one or more, that occur in its records only.  They
+contain the tag, "ON" or "OFF".  What the end of a page cuts is written more than
+once.  The node needs wal_level = logical, prepared transactions and what
+tde_setup() makes.
+
+=item drop_wal_canaries(node)
+
+Removes the databases and tablespaces made there.  A tablespace is the same
+directory for all servers, so standbys must have replayed all before.
+
+=cut
+
+my $calls = 0;
+my (@databases, @tablespaces);
+
+sub wal_canaries
+{
+	my ($node, $tag) = @_;
+	my $text = "CANARY-$tag";
+	my $lower = lc $text;
+	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+	my $keyring = tde_keyring($node);
+	my ($a, $b, @oids) = map { unpack('V', "$_$tag.") } qw(A B D E);
+	my $number = unpack('Q<', "COUNT$tag.");
+	my $sql = sub { return $node->safe_psql('postgres', $_[0]) };
+	my %canaries = map { $_ => ["$text-$_-"] } qw(
+	  insert multi-insert update toast generic message prefix
+	  transactional-message gid restore-point table comment publication
+	  provider tablespace);
+
+	# in tables in small letters, in their indexes in capitals
+	$canaries{$_} = [ uc "$text-$_-" ] foreach qw(image btree gin brin spgist);
+	$canaries{sequence} = [ pack('Q<', $number) ];
+	$canaries{truncate} = [ pack('V2', $a, $b) ];
+	$canaries{database} = [ map { pack('V2', $_, 1663) } @oids ];
+	$canaries{'relation-map'} = [ map { pack('V3', $_, 1663, 524) } @oids ];
+
+	$calls++;
+	$sql->('CREATE EXTENSION IF NOT EXISTS test_tde_storage');
+	$sql->(
+		qq{
+		SELECT set_next_oid($a); CREATE TABLE "a-$tag" ();
+		SELECT set_next_oid($b); CREATE TABLE "b-$tag" ()})
+	  if $sql->(qq{SELECT to_regclass('"a-$tag"') IS NULL}) eq 't';
+	$sql->(
+		qq{
+		DROP TABLE IF EXISTS canaries, indexed, gin, brin, spgist;
+		CREATE TABLE canaries (a bigserial, b text) USING tde_heap;
+		ALTER TABLE canaries ALTER b SET STORAGE EXTERNAL;
+		INSERT INTO canaries (b) SELECT '$text-insert-' || g FROM generate_series(1, 3) g;
+		COPY canaries (b) FROM PROGRAM 'for i in 1 2 3; do echo $text-multi-insert-\$i; done';
+		INSERT INTO canaries (b) SELECT g FROM generate_series(1, 3) g;
+		UPDATE canaries SET b = '$text-update-' || b WHERE length(b) = 1;
+		INSERT INTO canaries (b) VALUES (repeat('$text-toast-', 1000));
+
+		CREATE TABLE indexed (b text) USING tde_heap;
+		INSERT INTO indexed SELECT '$lower-image-' || g FROM generate_series(1, 3) g;
+		CREATE INDEX ON indexed (upper(b));
+		INSERT INTO indexed SELECT '$lower-btree-' || g FROM generate_series(1, 3) g;
+		CREATE TABLE gin (b text) USING tde_heap;
+		CREATE INDEX ON gin USING gin ((ARRAY[upper(b)]));
+		INSERT INTO gin SELECT '$lower-gin-' || g FROM generate_series(1, 3) g;
+		CREATE TABLE spgist (b text) USING tde_heap;
+		CREATE INDEX ON spgist USING spgist (upper(b));
+		INSERT INTO spgist SELECT '$lower-spgist-' || g FROM generate_series(1, 3) g;
+		CREATE TABLE brin (b text) USING tde_heap;
+		INSERT INTO brin VALUES ('$lower-brin-8'), ('$lower-brin-9');
+		CREATE INDEX ON brin USING brin (upper(b));
+		INSERT INTO brin SELECT '$lower-brin-' || 8 - g FROM generate_series(1, 3) g;
+
+		SELECT generic_record('canaries', '$text-generic-' || g) FROM generate_series(1, 3) g;
+		SELECT pg_logical_emit_message(false, '$text-prefix-', '$text-message-'),
+			pg_logical_emit_message(true, '', '$text-transactional-message-'),
+			pg_create_restore_point('$text-restore-point-'),
+			setval('canaries_a_seq', $number)
+		FROM generate_series(1, 3);
+		TRUNCATE "a-$tag", "b-$tag";
+		TRUNCATE "a-$tag", "b-$tag"});
+
+	foreach my $i (1 .. 3)
+	{
+		my $suffix = "-$calls-$i";
+		my $location = "$dir/$text-tablespace$suffix";
+		my $gid = "$text-gid$suffix";
+
+		$sql->(
+			qq{
+			CREATE TABLE "$text-table$suffix" ();
+			COMMENT ON TABLE "$text-table$suffix" IS '$text-comment-';
+			CREATE PUBLICATION "$text-publication$suffix";
+			SELECT pg_tde_add_database_key_provider_file('$text-provider$suffix', '$keyring')});
+		foreach my $end ('COMMIT', 'ROLLBACK')
+		{
+			my $xid = $sql->(
+				qq{
+				BEGIN; INSERT INTO canaries (a) VALUES (1); SELECT pg_current_xact_id();
+				PREPARE TRANSACTION '$gid'});
+
+			$sql->("$end PREPARED '$gid'");
+			push @{ $canaries{ lc $end } }, pack('V', $xid) . $gid;
+		}
+		mkdir $location or die;
+		$sql->(qq{CREATE TABLESPACE "$text$suffix" LOCATION '$location'});
+		push @tablespaces, "$text$suffix";
+	}
+
+	foreach my $oid (@oids)
+	{
+		my $name = "$text-database-$oid";
+
+		$sql->(qq{CREATE DATABASE "$name" OID = $oid STRATEGY = file_copy});
+		$node->safe_psql($name, 'VACUUM FULL pg_type');
+		push @databases, $name;
+	}
+	return %canaries;
+}
+
+sub drop_wal_canaries
+{
+	my ($node) = @_;
+
+	$node->safe_psql('postgres', qq{DROP DATABASE "$_"}) foreach splice @databases;
+	$node->safe_psql('postgres', qq{DROP TABLESPACE "$_"}) foreach splice @tablespaces;
+	return;
+}
+
+=item canaries_in(directory, canaries)
+
+Which kinds of such a hash are found in files below a directory, sorted.
+
+=cut
+
+sub canaries_in
+{
+	my ($dir, %canaries) = @_;
+	my %found;
+
+	foreach my $file (files_with($dir, map { @$_ } values %canaries))
+	{
+		my $content = slurp_bytes("$dir/$file");
+		foreach my $kind (keys %canaries)
+		{
+			$found{$kind} = 1
+			  if grep { index($content, $_) >= 0 } @{ $canaries{$kind} };
+		}
+	}
+	return sort keys %found;
 }
 
 =item key_stream_uses(directory)

@@ -20,7 +20,7 @@ use Test::More;
 
 my $primary = tde_node(
 	'primary',
-	allows_streaming => 1,
+	allows_streaming => 'logical',
 	has_archiving => 1,
 	extra => [ '--wal-segsize' => 1 ]);
 $primary->append_conf(
@@ -111,24 +111,6 @@ sub stop_writer
 	return;
 }
 
-# All kinds of records that have something of a user's in them
-sub write_canaries
-{
-	sql(qq{
-		SELECT pg_create_restore_point('$canary restore point');
-		CHECKPOINT;
-		INSERT INTO t (b) SELECT '$canary' || g FROM generate_series(1, 200) g;
-		INSERT INTO t (b) VALUES ('$canary' || repeat('t', 20000));
-		SELECT pg_logical_emit_message(true, '$canary prefix', '$canary message');
-		CHECKPOINT;
-		UPDATE t SET b = b || 'x' WHERE a % 10 = 0;
-		BEGIN; INSERT INTO t (b) VALUES ('$canary prepared'); PREPARE TRANSACTION '$canary gid';
-		COMMIT PREPARED '$canary gid';
-		BEGIN; INSERT INTO t (b) VALUES ('$canary prepared'); PREPARE TRANSACTION '$canary gid';
-		ROLLBACK PREPARED '$canary gid'});
-	return;
-}
-
 # Everybody has all rows
 sub check_rows
 {
@@ -175,49 +157,78 @@ sub places
 		'the capture' => $captures);
 }
 
+# Canaries of all kinds are found in clear, and none in encrypted WAL.
 sub check_canaries
 {
-	my (%places) = @_;
+	my ($canaries, %places) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
 	foreach my $place (sort keys %places)
 	{
-		my @found = files_with($places{$place}, $canary);
+		my @found = canaries_in($places{$place}, %$canaries);
 		if ($canary =~ /ON/)
 		{
 			is("@found", '', "no canary in $place");
 		}
 		else
 		{
-			isnt("@found", '', "control: in clear, canaries are in $place");
+			is( "@found",
+				join(' ', sort keys %$canaries),
+				"control: in clear, canaries of all kinds are in $place");
 		}
 	}
 	return;
+}
+
+# A base backup that waits, when WAL that it needs has begun, until canaries are
+# written.
+sub backup_with_canaries
+{
+	my ($setting, $method, $dir) = @_;
+	my $log = "$dir.log";
+	my $backup = IPC::Run::start(
+		[
+			'pg_basebackup', '--pgdata' => $dir, '--wal-method' => $method,
+			'--checkpoint' => 'fast', '--no-sync', '--max-rate' => '10M',
+			'--dbname' => $primary->connstr
+		],
+		'>' => $log,
+		'2>&1');
+
+	$primary->poll_query_until('postgres',
+		q{SELECT count(*) = 1 FROM pg_stat_progress_basebackup WHERE phase = 'streaming database files'})
+	  or die 'no backup: ' . slurp_file($log);
+	$backup->signal('STOP');
+	my %canaries = wal_canaries($primary, $setting);
+	$backup->signal('CONT');
+	ok($backup->finish, "$setting: pg_basebackup -X $method")
+	  or diag slurp_file($log);
+	wait_replayed($primary, $standby);
+	wait_replayed($primary, $cascade, $standby);
+	drop_wal_canaries($primary);
+	return %canaries;
 }
 
 sub write_and_search
 {
 	my ($setting) = @_;
 	my %places = places();
+	my %canaries;
 
 	$canary = "CANARY-$setting-0123456789";
 	start_writer();
-	write_canaries();
 	foreach my $method ('stream', 'fetch')
 	{
 		my $dir = $primary->backup_dir . "/$setting-$method";
-		$primary->command_ok(
-			[
-				'pg_basebackup', '--pgdata' => $dir, '--wal-method' => $method,
-				'--checkpoint' => 'fast', '--no-sync',
-				'--dbname' => $primary->connstr
-			],
-			"$setting: pg_basebackup -X $method");
-		$places{"a base backup, -X $method"} = $dir;
+
+		%canaries =
+		  (backup_with_canaries($setting, $method, $dir), writer => [$canary]);
+		check_canaries(\%canaries,
+			"a base backup, -X $method" => "$dir/pg_wal");
 	}
 	stop_writer();
 	finish_segment();
-	check_canaries(%places);
+	check_canaries(\%canaries, %places);
 	check_rows("WAL encryption $setting");
 	return;
 }
@@ -242,6 +253,9 @@ is($_->safe_psql('postgres', 'SELECT pg_tde_is_wal_encrypted()'),
 foreach my $method ('stream', 'fetch')
 {
 	my $node = PostgreSQL::Test::Cluster->new($method);
+
+	# tablespaces that were made meanwhile, and which recovery makes
+	unlink glob($primary->backup_dir . "/ON-$method/pg_tblspc/*");
 	$node->init_from_backup($primary, "ON-$method");
 	$node->append_conf('postgresql.conf', "archive_mode = off\n");
 	$node->start;
@@ -359,7 +373,7 @@ foreach my $file (grep { /^[0-9A-F]{24}$/ } slurp_dir($primary->archive_dir))
 }
 cmp_ok($compared, '>', 50, 'finished segments to compare: ' . $compared);
 is("@differ", '', 'the archive, pg_receivewal and standbys have the same WAL');
-check_canaries(places());
+check_canaries({ any => ["CANARY-ON"] }, places());
 
 $receiver->signal('INT');
 $receiver->finish;

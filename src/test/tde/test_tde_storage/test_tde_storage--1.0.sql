@@ -39,3 +39,8 @@ RETURNS void STRICT AS 'MODULE_PATHNAME' LANGUAGE C;
 -- free.
 CREATE FUNCTION set_next_oid(next oid)
 RETURNS void STRICT AS 'MODULE_PATHNAME' LANGUAGE C;
+
+-- Add a page to a relation, and put a text there with a generic WAL record.  It
+-- is an empty page to the access method.
+CREATE FUNCTION generic_record(rel regclass, content text)
+RETURNS void STRICT AS 'MODULE_PATHNAME' LANGUAGE C;
