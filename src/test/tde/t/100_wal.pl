@@ -184,20 +184,77 @@ like(
 	qr/${canary}8-200.*${canary}9-200/s,
 	'logical decoding across a restart');
 
-# A lost file of epochs is an error that says so, not an end of WAL
-$node->stop('immediate');
+# The file of epochs is lost, damaged, or an old one: an error that says so, not
+# an end of WAL, after a crash and after a clean stop
 my $epochs = $node->data_dir . '/pg_tde/global/wal_epochs';
-rename $epochs, "$epochs.away" or die;
-my $log = -s $node->logfile;
-is($node->start(fail_ok => 1), 0, 'no start without the file of epochs');
-like(
-	slurp_file($node->logfile, $log),
-	qr/FATAL:  key [0-9A-F]{8} of WAL page at [0-9A-F]+\/[0-9A-F]+ of timeline 1 is not available: there is no file "pg_tde\/global\/wal_epochs"/,
-	'... and the log says why');
-rename "$epochs.away", $epochs or die;
-$rows = undef;
+my $old = slurp_bytes($epochs);
+$node->restart;
+my $content = slurp_bytes($epochs);
+my %bad = (
+	lost => [ undef, 'there is no file "F"' ],
+	empty => [ '', 'file "F" is damaged: .*' ],
+	truncated => [ substr($content, 0, length($content) / 2), 'file "F" is damaged: .*' ],
+	changed => [
+		substr($content, 0, -100) . (substr($content, -100) ^ "\1"),
+		'file "F" is damaged: checksum does not match' ],
+	old => [ $old, 'it is not in file "F"' ]);
+
+# undef removes it
+sub set_epochs
+{
+	my ($bytes) = @_;
+
+	unlink $epochs;
+	return unless defined $bytes;
+	open(my $fh, '>:raw', $epochs) or die "could not open \"$epochs\": $!";
+	print $fh $bytes;
+	close($fh) or die;
+	chmod 0600, $epochs;
+	return;
+}
+
+foreach my $mode ('immediate', 'fast')
+{
+	write_canaries($mode eq 'fast' ? 11 : 10);
+	$rows = rows();
+	$node->stop($mode);
+	$content = slurp_bytes($epochs);
+	foreach my $what (sort keys %bad)
+	{
+		my ($bytes, $reason) = @{ $bad{$what} };
+		my $log = -s $node->logfile;
+
+		$reason =~ s/F/pg_tde\/global\/wal_epochs/;
+		set_epochs($bytes);
+		is($node->start(fail_ok => 1), 0, "$what, $mode: no start");
+		like(
+			slurp_file($node->logfile, $log),
+			qr/FATAL:  key [0-9A-F]{8} of WAL page at [0-9A-F]+\/[0-9A-F]+ of timeline 1 is not available: $reason\n/,
+			"$what, $mode: the log says why");
+	}
+	set_epochs($content);
+	$node->start;
+	is(rows(), $rows, "$mode: with the file all is back");
+}
+
+# The same where no page needs it, but a new epoch is to be added
+$node->adjust_conf('postgresql.conf', 'pg_tde.wal_encrypt', 'off');
+$node->restart;
+$node->safe_psql('postgres', 'CHECKPOINT');
+$node->adjust_conf('postgresql.conf', 'pg_tde.wal_encrypt', 'on');
+$node->stop;
+{
+	my $log = -s $node->logfile;
+
+	set_epochs($bad{changed}[0]);
+	is($node->start(fail_ok => 1), 0, 'a damaged file is not replaced');
+	like(slurp_file($node->logfile, $log),
+		qr/FATAL:  file "pg_tde\/global\/wal_epochs" is damaged: checksum does not match/,
+		'... and the log says why');
+}
+set_epochs($content);
 $node->start;
-is($node->safe_psql('postgres', 'SELECT count(*) > 1000 FROM t'), 't', 'all is back');
+is(rows(), $rows, 'with the file all is back');
 $node->stop;
 
 # No key stream was used twice
