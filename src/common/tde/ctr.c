@@ -24,6 +24,7 @@
 #include <openssl/crypto.h>
 
 #include "cipher_internal.h"
+#include "port/pg_bswap.h"
 #include "tde/cipher.h"
 
 #define BLOCK			16
@@ -95,15 +96,40 @@ tde_ctr_set_key(TdeCtr *ctx, const uint8 *key, int keylen)
 	return 0;
 }
 
-/* Add one to a counter block, a big-endian number. */
-static inline void
-increment(uint8 *counter)
+/*
+ * A counter block, a big-endian number of 128 bits, in halves of this machine:
+ * adding to it in memory would make each block wait for the store before.
+ */
+typedef struct Counter
 {
-	for (int i = BLOCK - 1; i >= 0; i--)
-	{
-		if (++counter[i] != 0)
-			break;
-	}
+	uint64		high;
+	uint64		low;
+} Counter;
+
+static inline Counter
+load_counter(const uint8 *block)
+{
+	Counter		c;
+
+	memcpy(&c, block, BLOCK);
+	c.high = pg_ntoh64(c.high);
+	c.low = pg_ntoh64(c.low);
+	return c;
+}
+
+static inline void
+store_counter(Counter c, uint8 *block)
+{
+	c.high = pg_hton64(c.high);
+	c.low = pg_hton64(c.low);
+	memcpy(block, &c, BLOCK);
+}
+
+static inline void
+increment(Counter *c)
+{
+	if (++c->low == 0)
+		c->high++;
 }
 
 /*
@@ -111,20 +137,18 @@ increment(uint8 *counter)
  * buffer of key stream.
  */
 static int
-crypt_short(CtrContexts *current, const uint8 *counter, size_t skip,
+crypt_short(CtrContexts *current, Counter counter, size_t skip,
 			const uint8 *src, uint8 *dst, size_t len)
 {
 	uint8		stream[SHORT_PIECE];
-	uint8		next[BLOCK];
 	size_t		used = 0;
 	size_t		i = 0;
 	int			n;
 
-	memcpy(next, counter, BLOCK);
 	for (; used < skip + len; used += BLOCK)
 	{
-		memcpy(stream + used, next, BLOCK);
-		increment(next);
+		store_counter(counter, stream + used);
+		increment(&counter);
 	}
 	if (len > 0 &&
 		EVP_EncryptUpdate(current->ecb, stream, &n, stream, (int) used) != 1)
@@ -150,29 +174,30 @@ tde_ctr_crypt_from(TdeCtr *ctx, const uint8 *counter, size_t skip,
 {
 	const uint8 *src = in;
 	uint8	   *dst = out;
-	uint8		next[BLOCK];
+	Counter		next = load_counter(counter);
+	uint8		block[BLOCK];
 	int			n;
 
 	Assert(skip < BLOCK);
 	if (ctx->current == NULL)
 		return tde_fail(gettext_noop("no key is set"));
 	if (skip + len <= SHORT_PIECE)
-		return crypt_short(ctx->current, counter, skip, src, dst, len);
+		return crypt_short(ctx->current, next, skip, src, dst, len);
 
-	memcpy(next, counter, BLOCK);
 	if (skip > 0)
 	{
 		size_t		head = BLOCK - skip;
 
 		if (crypt_short(ctx->current, next, skip, src, dst, head) < 0)
 			return -1;
-		increment(next);
+		increment(&next);
 		src += head;
 		dst += head;
 		len -= head;
 	}
+	store_counter(next, block);
 	if (len > INT_MAX ||
-		EVP_EncryptInit_ex2(ctx->current->ctr, NULL, NULL, next, NULL) != 1 ||
+		EVP_EncryptInit_ex2(ctx->current->ctr, NULL, NULL, block, NULL) != 1 ||
 		EVP_EncryptUpdate(ctx->current->ctr, dst, &n, src, (int) len) != 1)
 		return tde_fail(gettext_noop("could not encrypt"));
 	return 0;

@@ -16,6 +16,7 @@
 #endif
 
 #include "cipher_internal.h"
+#include "port/pg_bswap.h"
 #include "tde/codec.h"
 #include "tde/wal_page.h"
 
@@ -32,13 +33,9 @@ int
 tde_wal_crypt(TdeCtr *ctx, uint64 lsn, const void *in, void *out, size_t len)
 {
 	uint8		counter[BLOCK] = {0};
-	uint64		block = lsn / BLOCK;
+	uint64		block = pg_hton64(lsn / BLOCK);
 
-	for (int i = BLOCK - 1; block != 0; i--)
-	{
-		counter[i] = (uint8) block;
-		block >>= 8;
-	}
+	memcpy(counter + BLOCK - sizeof(block), &block, sizeof(block));
 	return tde_ctr_crypt_from(ctx, counter, lsn % BLOCK, in, out, len);
 }
 

@@ -69,6 +69,7 @@ note "seed $seed, $rounds rounds";
 
 my $lost = 0;
 my $differing = 0;
+my $all = 0;
 foreach my $round (1 .. $rounds)
 {
 	my $victim = rand() < 0.5 ? $primary : $standby;
@@ -98,6 +99,7 @@ foreach my $round (1 .. $rounds)
 	my $acknowledged = acknowledged($round);
 	my $rows = $primary->safe_psql('postgres',
 		"SELECT count(*) FROM ack WHERE round = $round");
+	$all += $acknowledged;
 	$lost += $acknowledged - $rows if $rows < $acknowledged;
 	note sprintf('round %d: %s killed, %d acknowledged, %d there',
 		$round, $victim->name, $acknowledged, $rows);
@@ -108,6 +110,7 @@ foreach my $round (1 .. $rounds)
 	  if $primary->safe_psql('postgres', $digest) ne
 	  $standby->safe_psql('postgres', $digest);
 }
+note "$rounds rounds, $all transactions acknowledged";
 is($lost, 0, 'no committed transaction was lost');
 is($differing, 0, 'the standby has what the primary has');
 $standby->promote;
