@@ -133,6 +133,17 @@ script() {
 	fi
 }
 
+# until_true QUERY: wait until it says "t"
+until_true() {
+	local i
+	for ((i = 0; i < 600; i++)); do
+		[ "$(sql postgres "$1")" != t ] || return 0
+		sleep 0.1
+	done
+	fail "waited for: $1" "$(sql postgres "$1")"
+	finish
+}
+
 # keyring DATABASE DIR: the extension, a file keyring beside the data directory,
 # and a default key
 keyring() {
@@ -144,7 +155,23 @@ SELECT pg_tde_set_default_key_using_global_key_provider('key', 'ring');
 END
 }
 
+# encrypt_wal DIR: a key for WAL, from what keyring made, and WAL under it from
+# now on
+encrypt_wal() {
+	must sql postgres "SELECT pg_tde_set_server_key_using_global_key_provider('key', 'ring')"
+	echo 'pg_tde.wal_encrypt = on' >>"$1/postgresql.conf"
+	restart "$OURS" "$1"
+	is "$1: WAL is encrypted" "$(sql postgres 'SELECT pg_tde_is_wal_encrypted()')" t
+}
+
+# holding TEXT FILE-OR-DIR...: files that hold it in clear
+holding() {
+	local text=$1
+	shift
+	grep -rlaF -- "$text" "$@" | sort
+}
+
 # plain_files DIR TEXT: files of relations below DIR that hold TEXT in clear
 plain_files() {
-	(cd "$1" && grep -rlaF -- "$2" base global pg_tblspc) | sort
+	(cd "$1" && holding "$2" base global pg_tblspc)
 }
