@@ -164,6 +164,15 @@ encrypt_wal() {
 	is "$1: WAL is encrypted" "$(sql postgres 'SELECT pg_tde_is_wal_encrypted()')" t
 }
 
+# add_rows NUMBER: to table t (id int, what text), with "canary" in them; $n is
+# how many were acknowledged.  all_rows: what is there, as one line
+n=0
+add_rows() {
+	must sql postgres "INSERT INTO t SELECT i, 'canary-' || i || repeat('x', i % 500) FROM generate_series($n + 1, $n + $1) i"
+	n=$((n + $1))
+}
+all_rows() { sql postgres "SELECT count(*), max(id), md5(string_agg(what, '' ORDER BY id)) FROM t"; }
+
 # holding TEXT FILE-OR-DIR...: files that hold it in clear
 holding() {
 	local text=$1
