@@ -16,15 +16,173 @@ use warnings FATAL => 'all';
 use Exporter 'import';
 use PostgreSQL::Test::Utils;
 use TdeTest;
+use Test::More;
 
-our @EXPORT = qw(forget_old_wal key_stream_uses wal_canaries drop_wal_canaries
-  canaries_in);
+our @EXPORT = qw(wal_node encrypt_wal record_key_stream key_stream_is_used_once
+  follow wait_archived wait_stopped from_lsn to_lsn segment_name write_up_to
+  forget_old_wal wal_canaries drop_wal_canaries canaries_in);
+
+# of a node of wal_node()
+my $page = 8192;
+my $segment = 1024 * 1024;
 
 =pod
 
 =head1 FUNCTIONS
 
 =over
+
+=item wal_node(name, %params)
+
+A node of tde_node() with segments of 1 MB, an archive and standbys, where
+nothing happens by itself and no WAL is removed.
+
+=cut
+
+sub wal_node
+{
+	my ($name, %params) = @_;
+	my $node = tde_node(
+		$name,
+		allows_streaming => 1,
+		has_archiving => 1,
+		extra => [ '--wal-segsize' => 1 ],
+		%params);
+
+	$node->append_conf(
+		'postgresql.conf', q{
+autovacuum = off
+checkpoint_timeout = 1h
+wal_keep_size = 1GB
+wal_retrieve_retry_interval = 100ms
+log_min_messages = log
+});
+	return $node;
+}
+
+=item encrypt_wal(node, ...)
+
+Restart the first node with encryption of WAL; the others are its standbys and
+will encrypt when they are promoted.
+
+=cut
+
+sub encrypt_wal
+{
+	my ($node, @standbys) = @_;
+
+	$_->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n")
+	  foreach $node, @standbys;
+	$node->restart;
+	return;
+}
+
+=item follow(node, upstream)
+
+From now on the node is a standby of the other one.
+
+=cut
+
+sub follow
+{
+	my ($node, $upstream) = @_;
+	my $name = $node->name;
+	my $conninfo = $upstream->connstr;
+
+	$node->append_conf('postgresql.conf',
+		"primary_conninfo = '$conninfo application_name=$name'\n");
+	$node->set_standby_mode unless -e $node->data_dir . '/standby.signal';
+	$node->reload if $node->{_pid};
+	return;
+}
+
+=item wait_archived(node, segment)
+
+Wait until a segment is in the archive.
+
+=item wait_stopped(node)
+
+Wait until a server has ended by itself.
+
+=cut
+
+sub wait_archived
+{
+	my ($node, $file) = @_;
+	$node->poll_query_until('postgres',
+		"SELECT last_archived_wal >= '$file' FROM pg_stat_archiver")
+	  or die "not archived: $file";
+	return;
+}
+
+sub wait_stopped
+{
+	my ($node) = @_;
+
+	foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return unless -e $node->data_dir . '/postmaster.pid';
+		select(undef, undef, undef, 0.1);
+	}
+	die $node->name . ' did not stop';
+}
+
+=item from_lsn(string), to_lsn(number), segment_name(timeline, number)
+
+A position in WAL as a number, as a string, and the segment it is in.
+
+=cut
+
+sub from_lsn
+{
+	my ($high, $low) = split '/', $_[0];
+	return hex($high) * 2**32 + hex($low);
+}
+
+sub to_lsn
+{
+	my ($n) = @_;
+	return sprintf('%X/%X', $n >> 32, $n & 0xFFFFFFFF);
+}
+
+sub segment_name
+{
+	my ($tli, $lsn) = @_;
+	my $no = int($lsn / $segment);
+	my $per_id = int(2**32 / $segment);
+	return sprintf('%08X%08X%08X', $tli, int($no / $per_id), $no % $per_id);
+}
+
+=item write_up_to(node, pages, distance)
+
+Messages up to a position, where a record ends exactly; returns it.  The
+position is the given distance before the end of a page, which is so many
+pages before the end of the segment.  Nothing but these messages may be
+written meanwhile.
+
+=cut
+
+sub write_up_to
+{
+	my ($node, $pages, $distance) = @_;
+	my $overhead = 54;			# of a record of a message of this length
+	my $emit = sub {
+		return $node->safe_psql('postgres',
+			"SELECT pg_logical_emit_message(false, '', repeat('a', $_[0]), true) - '0/0'");
+	};
+
+	while (1)
+	{
+		my $at = $emit->(1);
+		my $target =
+		  int($at / $segment) * $segment + $segment - $pages * $page - $distance;
+
+		$target += $segment while $target < $at + 3 * $page;
+		$at = $emit->(20000) while $target - $at > 5 * $page;
+		$at = $emit->(1000) while $target - $at > $page / 2;
+		return $target if $emit->($target - $at - $overhead) == $target;
+	}
+}
 
 =item forget_old_wal(node)
 
@@ -203,14 +361,37 @@ sub canaries_in
 	return sort keys %found;
 }
 
-=item key_stream_uses(directory)
+=item record_key_stream(node), key_stream_is_used_once()
 
-Reads what a server recorded that was started with COFFER_WAL_RECORDER set to
-the directory.  Returns how many pieces were encrypted, and how many of them
-meet key stream that was used for something else.
+From the next start on servers record what key stream is used for; and a test
+that none was used for two things, when they are stopped.
 
 =cut
 
+my $recorder;
+
+sub record_key_stream
+{
+	my ($node) = @_;
+
+	$recorder = $node->basedir . '/recorder';
+	mkdir $recorder or die "could not create \"$recorder\": $!";
+	$ENV{COFFER_WAL_RECORDER} = $recorder;
+	return;
+}
+
+sub key_stream_is_used_once
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($pieces, $reused) = key_stream_uses($recorder);
+
+	cmp_ok($pieces, '>', 1000, 'pieces of WAL were recorded');
+	is($reused, 0, 'no key stream was used for two plaintexts');
+	return;
+}
+
+# How many pieces were encrypted, as recorded in a directory, and how many of
+# them meet key stream that was used for something else.
 sub key_stream_uses
 {
 	my ($dir) = @_;

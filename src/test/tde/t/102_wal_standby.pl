@@ -18,19 +18,9 @@ use TdeTest;
 use TdeWal;
 use Test::More;
 
-my $primary = tde_node(
-	'primary',
-	allows_streaming => 'logical',
-	has_archiving => 1,
-	extra => [ '--wal-segsize' => 1 ]);
-$primary->append_conf(
-	'postgresql.conf', q{
-autovacuum = off
-max_prepared_transactions = 10
-max_wal_size = 1GB
-wal_keep_size = 1GB
-wal_retrieve_retry_interval = 100ms
-});
+my $primary = wal_node('primary', allows_streaming => 'logical');
+$primary->append_conf('postgresql.conf',
+	"max_prepared_transactions = 10\nmax_wal_size = 1GB\n");
 $primary->start;
 tde_setup($primary);
 
@@ -131,9 +121,7 @@ sub finish_segment
 {
 	my $file = sql('SELECT pg_walfile_name(pg_current_wal_insert_lsn())');
 	sql("INSERT INTO t (b) VALUES ('$canary'); SELECT pg_switch_wal(); SELECT pg_logical_emit_message(false, '', '')");
-	$primary->poll_query_until('postgres',
-		"SELECT last_archived_wal >= '$file' FROM pg_stat_archiver")
-	  or die "not archived: $file";
+	wait_archived($primary, $file);
 	wait_replayed($primary, $standby);
 	wait_replayed($primary, $cascade, $standby);
 	foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
@@ -238,12 +226,8 @@ sub write_and_search
 #
 write_and_search('OFF');
 
-my $recorder = $primary->basedir . '/recorder';
-mkdir $recorder or die;
-$ENV{COFFER_WAL_RECORDER} = $recorder;
-$_->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n")
-  foreach $primary, $standby, $cascade;
-$primary->restart;
+record_key_stream($primary);
+encrypt_wal($primary, $standby, $cascade);
 write_and_search('ON');
 is($_->safe_psql('postgres', 'SELECT pg_tde_is_wal_encrypted()'),
 	't', 'WAL is encrypted: ' . $_->name)
@@ -382,8 +366,6 @@ $standby->stop;
 $primary->stop;
 capture_stop("$captures/wal");
 
-my ($pieces, $reused) = key_stream_uses($recorder);
-cmp_ok($pieces, '>', 1000, 'pieces of WAL were recorded');
-is($reused, 0, 'no key stream was used for two plaintexts');
+key_stream_is_used_once();
 
 done_testing();

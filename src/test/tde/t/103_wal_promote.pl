@@ -26,27 +26,17 @@ my $page = 8192;
 my $segment = 1024 * 1024;
 my $canary = 'CANARY-0123456789-abcdefgh';
 
-my $first = life_node(
-	'first',
-	allows_streaming => 1,
-	has_archiving => 1,
-	extra => [ '--wal-segsize' => 1 ]);
-$first->append_conf(
-	'postgresql.conf', q{
-wal_keep_size = 1GB
-log_min_messages = log
-});
+my $first = wal_node('first');
+$first->append_conf('postgresql.conf',
+	"shared_preload_libraries = 'pg_tde, injection_points'\n");
 $first->start;
 tde_setup($first);
 $first->safe_psql(
 	'postgres', q{
 	CREATE EXTENSION injection_points;
 	CREATE TABLE t (a int, b text) USING tde_heap});
-my $recorder = $first->basedir . '/recorder';
-mkdir $recorder or die;
-$ENV{COFFER_WAL_RECORDER} = $recorder;
-$first->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n");
-$first->restart;
+record_key_stream($first);
+encrypt_wal($first);
 $first->backup('start');
 
 my $archive = $first->archive_dir;
@@ -60,20 +50,6 @@ sub standby
 	follow($node, $upstream);
 	$node->start;
 	return $node;
-}
-
-# From now on get WAL from there.
-sub follow
-{
-	my ($node, $upstream) = @_;
-	my $name = $node->name;
-	my $conninfo = $upstream->connstr;
-
-	$node->append_conf('postgresql.conf',
-		"primary_conninfo = '$conninfo application_name=$name'\n");
-	$node->set_standby_mode unless -e $node->data_dir . '/standby.signal';
-	$node->reload if $node->{_pid};
-	return;
 }
 
 my $primary = $first;
@@ -119,57 +95,11 @@ sub epoch_began_at
 	return from_lsn($lsn);
 }
 
-sub from_lsn
-{
-	my ($high, $low) = split '/', $_[0];
-	return hex($high) * 2**32 + hex($low);
-}
-
-sub to_lsn
-{
-	my ($n) = @_;
-	return sprintf('%X/%X', $n >> 32, $n & 0xFFFFFFFF);
-}
-
-sub segment_name
-{
-	my ($tli, $lsn) = @_;
-	my $no = int($lsn / $segment);
-	my $per_id = int(2**32 / $segment);
-	return sprintf('%08X%08X%08X', $tli, int($no / $per_id), $no % $per_id);
-}
-
 sub timeline
 {
 	my ($node) = @_;
 	return hex($node->safe_psql('postgres',
 		'SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)'));
-}
-
-# Messages up to a position, where a record ends exactly; returns it.  The
-# position is the given distance before the end of a page, which is so many
-# pages before the end of the segment.  Nothing but these messages may be
-# written meanwhile.
-sub write_up_to
-{
-	my ($node, $pages, $distance) = @_;
-	my $overhead = 54;			# of a record of a message of this length
-	my $emit = sub {
-		return $node->safe_psql('postgres',
-			"SELECT pg_logical_emit_message(false, '', repeat('a', $_[0]), true) - '0/0'");
-	};
-
-	while (1)
-	{
-		my $at = $emit->(1);
-		my $target =
-		  int($at / $segment) * $segment + $segment - $pages * $page - $distance;
-
-		$target += $segment while $target < $at + 3 * $page;
-		$at = $emit->(20000) while $target - $at > 5 * $page;
-		$at = $emit->(1000) while $target - $at > $page / 2;
-		return $target if $emit->($target - $at - $overhead) == $target;
-	}
 }
 
 # The new primary takes over; nothing that the old one wrote is lost, so that
@@ -197,7 +127,7 @@ sub failover
 	  or die "no WAL on " . $_->name
 	  foreach $new, @$others;
 	$old->kill9;
-	kill 'CONT', $pids{'background writer'};
+	kill 'KILL', $pids{'background writer'};
 	foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	{
 		last unless kill(0, values %pids);
@@ -334,9 +264,7 @@ my $tli = timeline($primary);
 my $now = $primary->safe_psql('postgres', 'SELECT pg_switch_wal()');
 insert();
 my $last_segment = $primary->safe_psql('postgres', "SELECT pg_walfile_name('$now')");
-$primary->poll_query_until('postgres',
-	"SELECT last_archived_wal >= '$last_segment' FROM pg_stat_archiver")
-  or die "not archived: $last_segment";
+wait_archived($primary, $last_segment);
 my $history = slurp_file("$archive/" . sprintf('%08X.history', $tli));
 my $from = 0;
 my @missing;
@@ -371,8 +299,6 @@ is( $restored->safe_psql('postgres', 'SELECT max(a) FROM t'),
 $restored->stop;
 $_->stop foreach $c, $a, $b;
 
-my ($pieces, $reused) = key_stream_uses($recorder);
-cmp_ok($pieces, '>', 1000, 'pieces of WAL were recorded');
-is($reused, 0, 'no key stream was used for two plaintexts');
+key_stream_is_used_once();
 
 done_testing();

@@ -14,24 +14,14 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TdeLife;
 use TdeTest;
+use TdeWal;
 use Test::More;
 
 my $page = 8192;
 my $canary = 'CANARY-0123456789-abcdefgh';
 
-my $node = tde_node(
-	'main',
-	allows_streaming => 'logical',
-	has_archiving => 1,
-	extra => [ '--wal-segsize' => 1 ]);
-$node->append_conf(
-	'postgresql.conf', q{
-autovacuum = off
-wal_keep_size = 1GB
-wal_retrieve_retry_interval = 100ms
-checkpoint_timeout = 1h
-summarize_wal = on
-});
+my $node = wal_node('main', allows_streaming => 'logical');
+$node->append_conf('postgresql.conf', "summarize_wal = on\n");
 $node->start;
 tde_setup($node);
 my $ring = tde_keyring($node);
@@ -50,9 +40,7 @@ sub archived
 {
 	my $last = sql('SELECT pg_walfile_name(pg_switch_wal())');
 	insert();
-	$node->poll_query_until('postgres',
-		"SELECT last_archived_wal >= '$last' FROM pg_stat_archiver")
-	  or die "not archived: $last";
+	wait_archived($node, $last);
 	return $last;
 }
 
@@ -166,11 +154,7 @@ foreach my $missing ('wal_epochs', 'server_key.key')
 	$copy->set_recovery_mode;
 	# it may have begun to serve queries
 	$copy->start(fail_ok => 1);
-	foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		last unless -e $copy->data_dir . '/postmaster.pid';
-		select(undef, undef, undef, 0.1);
-	}
+	wait_stopped($copy);
 	like(slurp_file($copy->logfile), qr/FATAL:  $says/,
 		'archive recovery: a page under an unknown key is an error');
 	$copy->kill9;
@@ -184,11 +168,7 @@ foreach my $missing ('wal_epochs', 'server_key.key')
 	is($standby->safe_psql('postgres', 'SELECT pg_is_in_recovery()'),
 		't', 'a standby goes on waiting');
 	system_log('pg_ctl', '--no-wait', '--pgdata' => $standby->data_dir, 'promote');
-	foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		last unless -e $standby->data_dir . '/postmaster.pid';
-		select(undef, undef, undef, 0.1);
-	}
+	wait_stopped($standby);
 	like(slurp_file($standby->logfile), qr/FATAL:  (?:$says|WAL does not end at)/,
 		'and is not promoted');
 	$standby->kill9;

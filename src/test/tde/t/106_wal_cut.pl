@@ -25,27 +25,14 @@ my $page = 8192;
 my $segment = 1024 * 1024;
 my $canary = 'CANARY-0123456789-abcdefgh';
 
-my $first = tde_node(
-	'first',
-	allows_streaming => 1,
-	has_archiving => 1,
-	extra => [ '--wal-segsize' => 1 ]);
-$first->append_conf(
-	'postgresql.conf', q{
-shared_preload_libraries = 'pg_tde, test_tde_storage'
-autovacuum = off
-wal_keep_size = 1GB
-wal_retrieve_retry_interval = 100ms
-checkpoint_timeout = 1h
-});
+my $first = wal_node('first');
+$first->append_conf('postgresql.conf',
+	"shared_preload_libraries = 'pg_tde, test_tde_storage'\n");
 $first->start;
 tde_setup($first);
 $first->safe_psql('postgres', 'CREATE TABLE t (a int, b text) USING tde_heap');
-my $recorder = $first->basedir . '/recorder';
-mkdir $recorder or die;
-$ENV{COFFER_WAL_RECORDER} = $recorder;
-$first->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n");
-$first->restart;
+record_key_stream($first);
+encrypt_wal($first);
 $first->backup('start');
 my $archive = $first->archive_dir;
 
@@ -65,18 +52,6 @@ sub node_from
 	$node->init_from_backup($root, $backup);
 	$node->append_conf('postgresql.conf', $conf);
 	return $node;
-}
-
-sub follow
-{
-	my ($node, $upstream) = @_;
-	my $name = $node->name;
-	my $conninfo = $upstream->connstr;
-
-	$node->append_conf('postgresql.conf',
-		"primary_conninfo = '$conninfo application_name=$name'\n");
-	$node->set_standby_mode;
-	return;
 }
 
 # It can be written to, crashes, and has its rows.
@@ -111,11 +86,7 @@ foreach my $point ('stored', 'in-production', 'marker', 'written')
 	my $rows = rows($first);
 	wait_replayed($first, $node);
 	system_log('pg_ctl', '--no-wait', '--pgdata' => $node->data_dir, 'promote');
-	foreach my $try (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		last unless -e $node->data_dir . '/postmaster.pid';
-		select(undef, undef, undef, 0.1);
-	}
+	wait_stopped($node);
 	like(slurp_file($node->logfile), qr/crash at "tde-wal-epoch-$point"/,
 		"promotion dies at $point");
 	$node->kill9;				# it is gone; say so
@@ -142,9 +113,7 @@ insert($second);
 my $rows_after = rows($second);
 my $last = $second->safe_psql('postgres', 'SELECT pg_walfile_name(pg_switch_wal())');
 insert($second);
-$second->poll_query_until('postgres',
-	"SELECT last_archived_wal >= '$last' FROM pg_stat_archiver")
-  or die "not archived: $last";
+wait_archived($second, $last);
 
 my ($p2) = slurp_file($second->logfile) =~
   /.*WAL is encrypted from ([0-9A-F]+\/[0-9A-F]+) on/s
@@ -159,8 +128,7 @@ $cut{marker} = [ $end, $cut{record}[1] - $page ];
 sub cut_archive
 {
 	my ($dir, $lsn) = @_;
-	my $no = int($lsn / $segment);
-	my $of_cut = sprintf('00000002%08X%08X', 0, $no);
+	my $of_cut = segment_name(2, $lsn);
 
 	mkdir $dir or die;
 	foreach my $file (slurp_dir($archive))
@@ -235,7 +203,6 @@ foreach my $what ('marker', 'record')
 	}
 	$promoted->promote;
 	follow($sibling, $promoted);
-	$sibling->reload;
 	insert($promoted);
 	wait_replayed($promoted, $sibling);
 	is(rows($sibling), rows($promoted), "$what: sibling follows who was promoted");
@@ -270,7 +237,6 @@ foreach my $what ('marker', 'record')
 		  . ' FROM t');
 	is(rows($node), $rows_after, "$what: and the rest, when it comes");
 	follow($node, $second);
-	$node->reload;
 	insert($second);
 	wait_replayed($second, $node);
 	is(rows($node), rows($second), "$what: and what is streamed");
@@ -278,8 +244,6 @@ foreach my $what ('marker', 'record')
 }
 $second->stop;
 
-my ($pieces, $reused) = key_stream_uses($recorder);
-cmp_ok($pieces, '>', 1000, 'pieces of WAL were recorded');
-is($reused, 0, 'no key stream was used for two plaintexts');
+key_stream_is_used_once();
 
 done_testing();

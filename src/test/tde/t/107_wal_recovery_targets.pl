@@ -19,28 +19,14 @@ use Test::More;
 my $page = 8192;
 my $canary = 'CANARY-0123456789-abcdefgh';
 
-my $node = tde_node(
-	'main',
-	allows_streaming => 1,
-	has_archiving => 1,
-	extra => [ '--wal-segsize' => 1 ]);
-$node->append_conf(
-	'postgresql.conf', q{
-autovacuum = off
-wal_keep_size = 1GB
-wal_retrieve_retry_interval = 100ms
-checkpoint_timeout = 1h
-summarize_wal = on
-pg_tde.wal_encrypt = off
-});
+my $node = wal_node('main');
+$node->append_conf('postgresql.conf',
+	"summarize_wal = on\npg_tde.wal_encrypt = off\n");
 $node->start;
 tde_setup($node);
 $node->safe_psql('postgres', 'CREATE TABLE t (a int, b text) USING tde_heap');
-my $recorder = $node->basedir . '/recorder';
-mkdir $recorder or die;
-$ENV{COFFER_WAL_RECORDER} = $recorder;
-$node->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n");
-$node->restart;
+record_key_stream($node);
+encrypt_wal($node);
 
 sub insert
 {
@@ -87,9 +73,7 @@ $node->safe_psql('postgres', 'SELECT pg_sleep(0.2)');
 insert($node);
 my $last = $node->safe_psql('postgres', 'SELECT pg_walfile_name(pg_switch_wal())');
 insert($node);
-$node->poll_query_until('postgres',
-	"SELECT last_archived_wal >= '$last' FROM pg_stat_archiver")
-  or die "not archived: $last";
+wait_archived($node, $last);
 
 foreach my $what (sort keys %target)
 {
@@ -138,7 +122,7 @@ sub promote
 		$node->safe_psql('postgres', 'CHECKPOINT');
 		insert($node);
 		kill 'STOP', $bgwriter;
-		$end = end_at_page_end($node);
+		$end = write_up_to($node, 20, 0);
 		$standby->poll_query_until('postgres',
 			"SELECT pg_last_wal_replay_lsn() - '0/0' >= $end");
 	}
@@ -181,25 +165,6 @@ sub promote
 	return;
 }
 
-# Write a message that ends where a page does; returns where.
-sub end_at_page_end
-{
-	my ($server) = @_;
-	my $emit = sub {
-		return $server->safe_psql('postgres',
-			"SELECT pg_logical_emit_message(false, '', repeat('a', $_[0]), true) - '0/0'");
-	};
-
-	while (1)
-	{
-		my $at = $emit->(1);
-		my $room = $page - $at % $page;
-
-		next if $room < 1000;
-		return $at + $room if $emit->($room - 54) == $at + $room;
-	}
-}
-
 promote('promotion', 'on');
 promote("promotion at a page's end", 'on', 1);
 promote('promotion that ends encryption', 'off');
@@ -208,8 +173,6 @@ promote('promotion that begins encryption', 'on');
 promote("again at a page's end", 'on', 1);
 $node->stop;
 
-my ($pieces, $reused) = key_stream_uses($recorder);
-cmp_ok($pieces, '>', 1000, 'pieces of WAL were recorded');
-is($reused, 0, 'no key stream was used for two plaintexts');
+key_stream_is_used_once();
 
 done_testing();
