@@ -40,6 +40,9 @@ sql(qq{
 	CREATE TABLE t USING tde_heap AS SELECT g FROM generate_series(1, 1000) g;
 	CREATE TABLE traffic (a bigserial PRIMARY KEY, b text) USING tde_heap;});
 
+# Traffic makes and drops tables all the time, and recovery does all that again.
+$ENV{PGCTLTIMEOUT} = $PostgreSQL::Test::Utils::timeout_default;
+
 note 'traffic';
 
 my $script = PostgreSQL::Test::Utils::tempdir . '/traffic.sql';
