@@ -64,12 +64,18 @@ sub change
 	$node->safe_psql('postgres',
 		"CREATE TABLE only_$side (a int PRIMARY KEY, b text) USING tde_heap;"
 		  . fill_sql("only_$side", $canary, 1, 1000));
-	$node->safe_psql(
-		'postgres',
-		$side == 0
-		? 'VACUUM'
-		: 'VACUUM (FREEZE, INDEX_CLEANUP on) '
-		  . join(', ', grep { $_ ne 'vacuumed_old' } tables($node)));
+	$side == 0
+	  ? $node->safe_psql('postgres', 'VACUUM')
+	  : vacuum_others($node, '(FREEZE, INDEX_CLEANUP on)');
+	return;
+}
+
+# all tables but the one that only the target vacuums
+sub vacuum_others
+{
+	my ($node, $options) = @_;
+	$node->safe_psql('postgres',
+		"VACUUM $options " . join(', ', grep { $_ ne 'vacuumed_old' } tables($node)));
 	return;
 }
 
@@ -123,13 +129,16 @@ sub run_case
 			CREATE INDEX ON $table (substr(b, 1, 100));}
 			  . fill_sql($table, $canary, 1, 1000));
 	}
+	$old->safe_psql('postgres', 'VACUUM');
 	$old->backup('start');
 	my $new = PostgreSQL::Test::Cluster->new("new_$mode");
 	$new->init_from_backup($old, 'start', has_streaming => 1);
 	$new->append_conf('postgresql.conf', "archive_mode = off\nwal_keep_size = 1GB\n");
 	$new->start;
 
-	# replay will begin at this checkpoint, some segments before they part
+	# Replay will begin at this checkpoint, some segments before they part.  It
+	# does not touch what was deleted before.
+	$old->safe_psql('postgres', $delete_some =~ s/\bt\b/vacuumed_old/r);
 	$old->safe_psql('postgres', 'CHECKPOINT');
 	wait_replayed($old, $new);
 	$new->safe_psql('postgres', 'CHECKPOINT');
@@ -140,8 +149,7 @@ sub run_case
 			  . q{DELETE FROM changed WHERE a % 20 = } . $i);
 		$old->safe_psql('postgres', 'SELECT pg_switch_wal()');
 	}
-	$old->safe_psql('postgres', 'VACUUM');
-	$old->safe_psql('postgres', $delete_some =~ s/\bt\b/vacuumed_old/r);
+	vacuum_others($old, '');
 	wait_replayed($old, $new);
 	$new->promote;
 
