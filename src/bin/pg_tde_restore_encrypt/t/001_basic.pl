@@ -162,6 +162,8 @@ sub wait_for_file
 
 for my $signal (qw(TERM INT QUIT HUP))
 {
+	# a shell's background commands ignore some
+	local $SIG{$signal} = 'DEFAULT';
 	unlink 'pid';
 	my $pid = running(@{ restore('echo x >%p; echo $$ >pid; exec sleep 1000') });
 	wait_for_file('pid');
