@@ -52,7 +52,12 @@ bool
 tde_wal_is_marker(uint64 lsn, const uint8 *word)
 {
 	uint8		marker[TDE_WAL_WORD];
+	uint32		length;
 
+	/* asked for each word of a page, so make no marker for most */
+	memcpy(&length, word, sizeof(length));
+	if (likely(length != MARKER_LENGTH))
+		return false;
 	tde_wal_make_marker(lsn, marker);
 	return memcmp(word, marker, TDE_WAL_WORD) == 0;
 }
