@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "pg_tde.h"
 #include "tde/keys.h"
+#include "tde/principal.h"
 #include "tde/wal.h"
 #include "tde/storage.h"
 #include "utils/builtins.h"

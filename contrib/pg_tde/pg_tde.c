@@ -19,7 +19,8 @@
 
 #include "miscadmin.h"
 #include "pg_tde.h"
-#include "tde/keys.h"
+#include "tde/principal.h"
+#include "tde/subsys.h"
 #include "tde/scope.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"

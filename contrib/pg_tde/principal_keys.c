@@ -22,7 +22,7 @@
 
 #include "miscadmin.h"
 #include "pg_tde.h"
-#include "tde/keys.h"
+#include "tde/principal.h"
 
 PG_FUNCTION_INFO_V1(pg_tde_create_key_using_database_key_provider);
 PG_FUNCTION_INFO_V1(pg_tde_create_key_using_global_key_provider);

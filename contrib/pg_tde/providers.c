@@ -18,7 +18,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pg_tde.h"
-#include "tde/keys.h"
+#include "tde/principal.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 

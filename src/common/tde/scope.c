@@ -294,3 +294,18 @@ tde_scope_decode(const uint8 *buf, size_t len, TdeScope *scope,
 	*reason = check_values(scope);
 	return *reason == NULL ? 0 : -1;
 }
+
+const char *
+TdeScopeKindName(TdeScopeKind kind)
+{
+	switch (kind)
+	{
+		case TDE_SCOPE_DATABASE:
+			return "database";
+		case TDE_SCOPE_SERVER:
+			return "server";
+		case TDE_SCOPE_DEFAULT:
+			return "default";
+	}
+	return "unknown";
+}

@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * keys.h
- *	  The key store of the server: internal keys of relations, scope keys of
- *	  databases and of the server, principal keys and their providers.
+ *	  Internal keys of relations, for those who make, read, write and remove
+ *	  relations' files.  principal.h has the keys above them, subsys.h what the
+ *	  server calls when it starts.
  *
  * The key store keeps its durable state under $PGDATA/pg_tde, its secrets in
  * a locked shared mapping, and WAL-logs each change.  See
@@ -26,40 +27,6 @@
 #include "tde/provider.h"
 #include "tde/scope.h"
 
-/* ---- set-up ---- */
-
-/*
- * Called by the postmaster (or a standalone backend) after the other shared
- * memory is there, and again after each reinitialisation: makes our mapping
- * the first time; afterwards keeps unwrapped scope and principal keys, wipes
- * the rest.
- */
-extern void TdeShmemInit(void);
-
-/*
- * Called by every process in smgrinit(): local tables and cipher contexts,
- * and memory locking where lock_memory asks for it.
- */
-extern void TdeProcessInit(void);
-
-/*
- * Called by the startup process before it replays anything: reads all scope
- * files, asks the providers for the principal keys that are not resident yet,
- * and queues the keys whose relation is gone for removal.  FATAL if a
- * provider cannot give a principal key.
- */
-extern void TdeKeysStartup(void);
-
-/*
- * Called by the checkpointer when the control file names a new redo pointer,
- * by a checkpoint or by a restartpoint: removes the keys of relations dropped
- * before it, unless a base backup runs.
- */
-extern void TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint);
-
-/* In xlog.c, which alone can see it: is a base backup being taken? */
-extern bool TdeBackupIsRunning(void);
-
 /*
  * Shared flag: does this cluster hold, or has it ever held, an encrypted
  * relation, as far as this server knows?  False means that every relation is
@@ -74,18 +41,6 @@ TdeIsActive(void)
 	return tde_active_flag != NULL &&
 		pg_atomic_read_u32(tde_active_flag) != 0;
 }
-
-/* Set by the extension's library when it is preloaded. */
-extern PGDLLIMPORT bool tde_preloaded;
-
-/*
- * The background worker that asks for the state of principal keys: register
- * it, if the settings want one, while libraries are preloaded; and what the
- * function that was registered calls.
- */
-extern void TdeRegisterKeyStateWorker(const char *library,
-									  const char *function);
-extern void TdeKeyStateWorkerMain(void);
 
 /* ---- internal keys, for the storage layer ---- */
 
@@ -206,54 +161,5 @@ extern void TdeDatabaseDropped(Oid db);
 
 /* An OID is given to a new database: errors if old keys are in the way. */
 extern void TdeCheckNewDatabaseOid(Oid db);
-
-/* ---- providers, for the SQL functions ---- */
-
-/*
- * All functions below raise errors with a message, detail and hint fit for
- * the user, are WAL-logged where they change something, and take effect at
- * once, whatever becomes of the transaction.  dbOid InvalidOid means the
- * global list.  They check no privileges.
- */
-extern int32 TdeAddProvider(Oid dbOid, const char *type, const char *name,
-							const char *options);
-extern void TdeChangeProvider(Oid dbOid, const char *type, const char *name,
-							  const char *options);
-extern void TdeDeleteProvider(Oid dbOid, const char *name);
-
-/* A palloc'd copy of the list, empty where there is none. */
-extern TdeProviderList *TdeGetProviders(Oid dbOid);
-
-/* ---- principal keys, for the SQL functions ---- */
-
-/* Make a new key in a provider; uses it for nothing. */
-extern void TdeCreatePrincipalKey(Oid provider_db, const char *provider,
-								  const char *key_name);
-
-/*
- * Make key_name of a provider (of the database's list, or of the global one
- * if provider_db is InvalidOid) the principal key of a scope: sets or
- * rotates.  dbOid counts for TDE_SCOPE_DATABASE only.  With TDE_SCOPE_DEFAULT,
- * a server that has no key of its own gets this one.
- */
-extern void TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid,
-							   Oid provider_db, const char *provider,
-							   const char *key_name);
-
-/*
- * Ask the provider for the principal key in use and compare.  A database that
- * follows the default key verifies that.
- */
-extern void TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid);
-
-/* Remove a database's own principal key, or the default key. */
-extern void TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid);
-
-/*
- * What is set for a scope; false if nothing.  A database that follows the
- * default key reports that key; *follows_default says so.
- */
-extern bool TdeGetPrincipalInfo(TdeScopeKind kind, Oid dbOid,
-								TdePrincipalRef *ref, bool *follows_default);
 
 #endif							/* TDE_KEYS_H */

@@ -115,9 +115,6 @@ extern int	TdeGetRotations(TdeRotationProgress rotations[TDE_MAX_ROTATIONS]);
 
 /* ---- keys ---- */
 
-/* "database", "server", "default" */
-extern const char *TdeScopeKindName(TdeScopeKind kind);
-
 /*
  * The databases that have providers or keys of their own, with InvalidOid,
  * which stands for the server, in front; palloc'd.

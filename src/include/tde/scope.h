@@ -32,6 +32,9 @@ typedef enum TdeScopeKind
 	TDE_SCOPE_DEFAULT = 3,
 } TdeScopeKind;
 
+/* "database", "server", "default" */
+extern const char *TdeScopeKindName(TdeScopeKind kind);
+
 /* Limits of the user interface, in bytes without terminator. */
 #define TDE_MAX_PROVIDER_NAME	126
 #define TDE_MAX_PROVIDER_OPTIONS 1023

@@ -21,6 +21,7 @@
 #include "storage/smgr.h"
 #include "tde/keys.h"
 #include "tde/page.h"
+#include "tde/subsys.h"
 
 /* ---- page I/O: entries of smgr.c's dispatch table ---- */
 

@@ -19,12 +19,11 @@
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
-#include "key_store.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
-#include "tde/wal.h"
+#include "relation/relation_internal.h"
+#include "tde/subsys.h"
 #include "tde/xlog.h"
-#include "utils/memutils.h"
 
 static void
 damaged_record(XLogReaderState *record, const char *reason)
@@ -112,9 +111,9 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	/* store_lock keeps removal off. */
 	if (is_newer)
 	{
-		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 		tde_scope_install(scope);
-		LWLockRelease(&tde_shared->store_lock);
+		LWLockRelease(&tde_store->lock);
 	}
 	if (resident)
 		tde_scope_publish(scope);
@@ -153,9 +152,9 @@ redo_scopes(XLogReaderState *record)
 
 	if (replaced)
 	{
-		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 		tde_principals_forget_unused();
-		LWLockRelease(&tde_shared->store_lock);
+		LWLockRelease(&tde_store->lock);
 	}
 }
 
@@ -177,13 +176,13 @@ redo_providers(XLogReaderState *record)
 		damaged_record(record, reason);
 
 	/* as in redo_scope */
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 	if (OidIsValid(list.dbOid))
 		(void) tde_cancel_database_removal(list.dbOid, NULL);
 	old = TdeGetProviders(list.dbOid);
 	if (!TdeIdEquals(&old->id, &list.id) || old->change < list.change)
 		tde_providers_install(&list, data, len);
-	LWLockRelease(&tde_shared->store_lock);
+	LWLockRelease(&tde_store->lock);
 }
 
 static void
@@ -197,20 +196,16 @@ redo_database_drop(XLogReaderState *record)
 	tde_queue_removal(&none, &xlrec->id, record->EndRecPtr);
 }
 
+
+/*
+ * Replay a record of the key store; the caller resets the memory context.
+ */
 void
-tde_redo(XLogReaderState *record)
+TdeKeysRedo(XLogReaderState *record)
 {
-	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
-	MemoryContext context;
-	MemoryContext oldcontext;
+	pg_atomic_fetch_or_u32(&tde_store->active, TDE_ACTIVE);
 
-	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
-
-	context = AllocSetContextCreate(CurrentMemoryContext, "key store redo",
-									ALLOCSET_DEFAULT_SIZES);
-	oldcontext = MemoryContextSwitchTo(context);
-
-	switch (info)
+	switch (XLogRecGetInfo(record) & ~XLR_INFO_MASK)
 	{
 		case XLOG_TDE_KEYS:
 			redo_keys(record);
@@ -224,13 +219,8 @@ tde_redo(XLogReaderState *record)
 		case XLOG_TDE_DATABASE_DROP:
 			redo_database_drop(record);
 			break;
-		case XLOG_TDE_WAL_EPOCH:
-			tde_redo_wal_epoch(record);
-			break;
 		default:
-			elog(PANIC, "tde_redo: unknown op code %u", info);
+			elog(PANIC, "tde_redo: unknown op code %u",
+				 XLogRecGetInfo(record) & ~XLR_INFO_MASK);
 	}
-
-	MemoryContextSwitchTo(oldcontext);
-	MemoryContextDelete(context);
 }

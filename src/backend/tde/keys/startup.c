@@ -20,9 +20,10 @@
 
 #include "access/xlog.h"
 #include "common/controldata_utils.h"
-#include "key_store.h"
 #include "miscadmin.h"
+#include "relation/relation_internal.h"
 #include "storage/fd.h"
+#include "tde/subsys.h"
 #include "utils/memutils.h"
 
 /*
@@ -188,7 +189,7 @@ TdeKeysStartup(void)
 		if (errno == ENOENT)
 		{
 			if (will_recover())
-				pg_atomic_fetch_or_u32(&tde_shared->active,
+				pg_atomic_fetch_or_u32(&tde_store->active,
 									   TDE_ACTIVE_RECOVERY);
 			return;
 		}
@@ -202,7 +203,7 @@ TdeKeysStartup(void)
 									ALLOCSET_DEFAULT_SIZES);
 	oldcontext = MemoryContextSwitchTo(context);
 
-	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
+	pg_atomic_fetch_or_u32(&tde_store->active, TDE_ACTIVE);
 	tde_provider_wait_reset();
 
 	remove_temp_files(TDE_GLOBAL_DIR);

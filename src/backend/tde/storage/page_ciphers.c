@@ -25,7 +25,7 @@
  */
 #include "postgres.h"
 
-#include "tde/page_io.h"
+#include "storage_internal.h"
 
 #define NUM_PAGE_CIPHERS	8
 

@@ -20,7 +20,7 @@
 #include "access/xlog.h"
 #include "storage/checksum.h"
 #include "storage/proc.h"
-#include "tde/page_io.h"
+#include "storage_internal.h"
 #include "tde/smgr.h"
 #include "utils/memutils.h"
 
@@ -95,7 +95,7 @@ encrypt_page(const TdeRelationKey *key, SMgrRelation reln, ForkNumber forknum,
 }
 
 /*
- * See page_io.h.
+ * See storage_internal.h.
  */
 int
 TdeEncryptPages(const TdeRelationKey *key, SMgrRelation reln,
@@ -112,7 +112,7 @@ TdeEncryptPages(const TdeRelationKey *key, SMgrRelation reln,
 }
 
 /*
- * See page_io.h.
+ * See storage_internal.h.
  */
 TdePageStatus
 TdeDecryptPage(const TdeRelationKey *key, void *page, BlockNumber blocknum,
@@ -138,7 +138,7 @@ TdeDecryptPage(const TdeRelationKey *key, void *page, BlockNumber blocknum,
 }
 
 /*
- * See page_io.h.
+ * See storage_internal.h.
  */
 void
 TdeReportPage(TdePageStatus status, const RelFileLocatorBackend *rlocator,

@@ -36,7 +36,7 @@
 #include "storage/aio_internal.h"
 #include "storage/aio_subsys.h"
 #include "storage/proc.h"
-#include "tde/page_io.h"
+#include "storage_internal.h"
 #include "tde/smgr.h"
 
 typedef struct ReadSlot

@@ -26,7 +26,7 @@
 #include "storage/bufmgr.h"
 #include "storage/checksum.h"
 #include "storage/md.h"
-#include "tde/page_io.h"
+#include "storage_internal.h"
 #include "tde/smgr.h"
 
 /*
@@ -36,16 +36,6 @@ static inline const TdeRelationKey *
 relation_key(SMgrRelation reln)
 {
 	return TdeIsActive() ? TdeGetRelationKey(&reln->smgr_rlocator) : NULL;
-}
-
-/*
- * smgr_init: called in each process.
- */
-void
-tde_smgr_init(void)
-{
-	mdinit();
-	TdeProcessInit();
 }
 
 /*

@@ -24,7 +24,7 @@
 
 #include <unistd.h>
 
-#include "../keys/key_store.h"
+#include "../keys/principal/principal_internal.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogarchive.h"

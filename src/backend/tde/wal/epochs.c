@@ -18,7 +18,7 @@
  */
 #include "postgres.h"
 
-#include "../keys/key_store.h"
+#include "../keys/scope/scope_internal.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
 #include "miscadmin.h"
@@ -248,7 +248,7 @@ tde_wal_epoch_store(const uint8 *record, size_t record_len)
 	size_t		epoch_len;
 	const uint8 *p;
 
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 	data = read_epochs_to_change(&len, &n);
 	if (data != NULL)
 	{
@@ -257,7 +257,7 @@ tde_wal_epoch_store(const uint8 *record, size_t record_len)
 			if (epoch_len == record_len &&
 				memcmp(p, record, record_len) == 0)
 			{
-				LWLockRelease(&tde_shared->store_lock);
+				LWLockRelease(&tde_store->lock);
 				pfree(data);
 				return;
 			}
@@ -278,7 +278,7 @@ tde_wal_epoch_store(const uint8 *record, size_t record_len)
 	tde_make_directory(InvalidOid);
 	tde_write_temp_file(EPOCHS_PATH, file, len, true);
 	tde_rename_temp_file(EPOCHS_PATH, ERROR);
-	LWLockRelease(&tde_shared->store_lock);
+	LWLockRelease(&tde_store->lock);
 	pfree(file);
 }
 

@@ -14,7 +14,7 @@
 
 #include "fmgr.h"
 #include "funcapi.h"
-#include "key_store.h"
+#include "scope/scope_internal.h"
 #include "tde/cipher.h"
 #include "utils/builtins.h"
 #include "utils/injection_point.h"
@@ -28,52 +28,58 @@ extern PGDLLEXPORT void count_exposed_keys(const char *name,
 										   const void *private_data,
 										   void *arg);
 
-static void
-put_row(ReturnSetInfo *rsinfo, const char *kind, const char *name,
-		const uint8 *key, int len)
+/* What resident_keys() returns; a copy of one key, if there is to be one */
+typedef struct Rows
 {
-	Datum		values[3] = {CStringGetTextDatum(kind),
+	ReturnSetInfo *rsinfo;
+	const char *kind;
+	uint8	   *copy;
+} Rows;
+
+static void
+put_row(const char *name, const uint8 *key, int len, void *arg)
+{
+	Rows	   *rows = arg;
+	Datum		values[3] = {CStringGetTextDatum(rows->kind),
 	CStringGetTextDatum(name)};
 	bool		nulls[3] = {false, false, !core_dump_is_known()};
 
 	values[2] = BoolGetDatum(core_dump_contains(key, len));
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	tuplestore_putvalues(rows->rsinfo->setResult, rows->rsinfo->setDesc,
+						 values, nulls);
+}
+
+static void
+copy_key(const char *name, const uint8 *key, int len, void *arg)
+{
+	memcpy(arg, key, Min(len, TDE_WRAP_KEY_LEN));
 }
 
 Datum
 resident_keys(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	uint8	   *copy = NULL;
+	Rows		rows = {.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo};
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < tde_shared->generation_slots; i++)
+	if (PG_GETARG_BOOL(0))
 	{
-		TdeGenerationSlot *slot = &tde_shared->generations[i];
-		char		name[TDE_ID_LEN * 2 + 1];
-
-		if (pg_atomic_read_u32(&slot->state) != TDE_GENERATION_VALID)
-			continue;
-		if (PG_GETARG_BOOL(0) && copy == NULL)
-		{
-			copy = palloc(TDE_WRAP_KEY_LEN);
-			memcpy(copy, slot->key, TDE_WRAP_KEY_LEN);
-		}
-		hex_encode((const char *) slot->id.b, TDE_ID_LEN, name);
-		name[TDE_ID_LEN * 2] = '\0';
-		put_row(rsinfo, "scope key", name, slot->key, TDE_WRAP_KEY_LEN);
+		rows.copy = palloc(TDE_WRAP_KEY_LEN);
+		tde_generations_walk(copy_key, rows.copy);
 	}
-	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
-	{
-		TdePrincipalSlot *slot = &tde_shared->principals[i];
-
-		if (pg_atomic_read_u32(&slot->valid))
-			put_row(rsinfo, "principal key", slot->key_name,
-					slot->key.key, slot->key.len);
-	}
-	if (copy)
-		tde_wipe(copy, TDE_WRAP_KEY_LEN);
+	rows.kind = "scope key";
+	tde_generations_walk(put_row, &rows);
+	rows.kind = "principal key";
+	tde_principals_walk(put_row, &rows);
+	if (rows.copy)
+		tde_wipe(rows.copy, TDE_WRAP_KEY_LEN);
 	return (Datum) 0;
+}
+
+static void
+count_exposed(const char *name, const uint8 *key, int len, void *arg)
+{
+	if (core_dump_contains(key, len))
+		(*(int *) arg)++;
 }
 
 /* At an injection point. */
@@ -82,22 +88,8 @@ count_exposed_keys(const char *name, const void *private_data, void *arg)
 {
 	int			found = 0;
 
-	for (int i = 0; i < tde_shared->generation_slots; i++)
-	{
-		TdeGenerationSlot *slot = &tde_shared->generations[i];
-
-		if (pg_atomic_read_u32(&slot->state) == TDE_GENERATION_VALID &&
-			core_dump_contains(slot->key, TDE_WRAP_KEY_LEN))
-			found++;
-	}
-	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
-	{
-		TdePrincipalSlot *slot = &tde_shared->principals[i];
-
-		if (pg_atomic_read_u32(&slot->valid) &&
-			core_dump_contains(slot->key.key, slot->key.len))
-			found++;
-	}
+	tde_generations_walk(count_exposed, &found);
+	tde_principals_walk(count_exposed, &found);
 	elog(WARNING, "%s: %d keys exposed", name, found);
 }
 

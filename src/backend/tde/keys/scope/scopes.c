@@ -9,7 +9,7 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/scopes.c
+ * src/backend/tde/keys/scope/scopes.c
  *
  *-------------------------------------------------------------------------
  */
@@ -19,7 +19,7 @@
 
 #include "access/xlog.h"
 #include "access/xloginsert.h"
-#include "key_store.h"
+#include "scope_internal.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/proc.h"
@@ -167,24 +167,6 @@ tde_scope_fill_keys(TdeScope *scope)
 	}
 }
 
-static void
-note_key_file(const RelFileLocator *locator, void *arg)
-{
-	*(bool *) arg = true;
-}
-
-/*
- * Are there keys of relations of a database, which its scope protects?
- */
-bool
-tde_database_has_keys(Oid dbOid)
-{
-	bool		found = false;
-
-	tde_list_key_files(dbOid, note_key_file, &found);
-	return found;
-}
-
 /*
  * Does nothing need the keys of this scope any more?  It has no principal key,
  * and the last key under it is gone, which it is only when no WAL that is
@@ -321,7 +303,7 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 	StringInfoData body;
 	XLogRecPtr	lsn;
 
-	Assert(LWLockHeldByMeInMode(&tde_shared->store_lock, LW_EXCLUSIVE));
+	Assert(LWLockHeldByMeInMode(&tde_store->lock, LW_EXCLUSIVE));
 
 	tde_scopes_check_room(scopes, nscopes);
 
@@ -393,34 +375,3 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 	pfree(body.data);
 }
 
-/*
- * The databases that have a directory in the key store; palloc'd.
- */
-Oid *
-tde_list_databases(int *n)
-{
-	DIR		   *d;
-	struct dirent *de;
-	int			max = 64;
-	Oid		   *oids = palloc(sizeof(Oid) * max);
-
-	*n = 0;
-	d = AllocateDir(TDE_DIR);
-	if (d == NULL && errno == ENOENT)
-		return oids;
-	while ((de = ReadDir(d, TDE_DIR)) != NULL)
-	{
-		Oid			oid = tde_parse_database_dir(de->d_name);
-
-		if (!OidIsValid(oid))
-			continue;
-		if (*n == max)
-		{
-			max *= 2;
-			oids = repalloc(oids, sizeof(Oid) * max);
-		}
-		oids[(*n)++] = oid;
-	}
-	FreeDir(d);
-	return oids;
-}

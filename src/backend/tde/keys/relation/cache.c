@@ -11,15 +11,36 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/cache.c
+ * src/backend/tde/keys/relation/cache.c
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "key_store.h"
 #include "port/pg_bitutils.h"
+#include "relation_internal.h"
+
+static TdeCachePartition *partitions = NULL;
+
+/*
+ * Make the cache the first time; empty it.
+ */
+void
+TdeCacheShmemInit(int tranche)
+{
+	if (partitions == NULL)
+		partitions = tde_map_shared(sizeof(TdeCachePartition) *
+									TDE_CACHE_PARTITIONS, true);
+	for (int i = 0; i < TDE_CACHE_PARTITIONS; i++)
+	{
+		TdeCachePartition *part = &partitions[i];
+
+		tde_wipe(part, sizeof(*part));
+		LWLockInitialize(&part->lock, tranche);
+		pg_atomic_init_u64(&part->generation, 1);
+	}
+}
 
 static inline uint32
 locator_hash(const RelFileLocator *locator)
@@ -32,8 +53,7 @@ locator_hash(const RelFileLocator *locator)
 TdeCachePartition *
 tde_cache_partition(const RelFileLocator *locator)
 {
-	return &tde_shared->partitions[locator_hash(locator) %
-								   TDE_CACHE_PARTITIONS];
+	return &partitions[locator_hash(locator) % TDE_CACHE_PARTITIONS];
 }
 
 static inline TdeCacheEntry *
@@ -45,7 +65,7 @@ locator_set(TdeCachePartition *part, const RelFileLocator *locator)
 
 /* In the same order as the partitions. */
 #define partition_counters(part) \
-	(&tde_monitor->caches[(part) - tde_shared->partitions].c)
+	tde_cache_counters((part) - partitions)
 
 static TdeCacheEntry *
 find_entry(TdeCachePartition *part, const RelFileLocator *locator)
@@ -153,11 +173,22 @@ tde_cache_change(TdeCachePartition *part, const RelFileLocator *locator,
 }
 
 /*
+ * Answers for many relations may have changed.
+ */
+void
+tde_cache_distrust(void)
+{
+	for (int i = 0; i < TDE_CACHE_PARTITIONS; i++)
+		pg_atomic_fetch_add_u64(&partitions[i].generation, 1);
+}
+
+/*
  * How many entries of a partition are in use?
  */
 int
-tde_cache_count(TdeCachePartition *part)
+tde_cache_count(int partition)
 {
+	TdeCachePartition *part = &partitions[partition];
 	int			n = 0;
 
 	LWLockAcquire(&part->lock, LW_SHARED);

@@ -15,7 +15,7 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/removal.c
+ * src/backend/tde/keys/relation/removal.c
  *
  *-------------------------------------------------------------------------
  */
@@ -28,9 +28,10 @@
 #include "access/xlogrecovery.h"
 #include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
-#include "key_store.h"
 #include "miscadmin.h"
+#include "relation_internal.h"
 #include "storage/fd.h"
+#include "tde/subsys.h"
 #include "utils/injection_point.h"
 
 /*
@@ -39,6 +40,47 @@
  * take it for done.
  */
 #define END_OF_RECOVERY		PG_UINT64_MAX
+
+/* The queue holds no secrets. */
+typedef struct TdeRemoval
+{
+	RelFileLocator locator;		/* relNumber 0: a whole database */
+	TdeId		id;				/* of the key, or of the scope; zeros if the
+								 * file is damaged */
+	XLogRecPtr	lsn;			/* nothing before it may be replayed again */
+	bool		swept;			/* not dropped, but found without a file */
+} TdeRemoval;
+
+typedef struct RemovalQueue
+{
+	LWLock		lock;
+	int			n;
+	bool		overflowed;
+	TdeRemoval	entries[TDE_MAX_REMOVALS];
+} RemovalQueue;
+
+static RemovalQueue *removals = NULL;
+
+void
+TdeRemovalShmemInit(int tranche)
+{
+	if (removals == NULL)
+		removals = tde_map_shared(sizeof(RemovalQueue), false);
+	LWLockInitialize(&removals->lock, tranche);
+	removals->n = 0;
+	removals->overflowed = false;
+}
+
+int
+tde_removal_count(void)
+{
+	int			n;
+
+	LWLockAcquire(&removals->lock, LW_SHARED);
+	n = removals->n;
+	LWLockRelease(&removals->lock);
+	return n;
+}
 
 /*
  * Where WAL is now: what is dropped now is dropped at or before this.
@@ -66,16 +108,16 @@ queue_removal(const RelFileLocator *locator, const TdeId *id, XLogRecPtr lsn,
 	if (IsBinaryUpgrade)
 		return;
 
-	LWLockAcquire(&tde_removals->lock, LW_EXCLUSIVE);
+	LWLockAcquire(&removals->lock, LW_EXCLUSIVE);
 
 	/*
 	 * Replay may make, and drop again, a relation that was not there at
 	 * startup: only that drop counts then.  What was found at startup stands
 	 * at the head of the queue.
 	 */
-	for (int i = 0; !swept && i < tde_removals->n; i++)
+	for (int i = 0; !swept && i < removals->n; i++)
 	{
-		TdeRemoval *removal = &tde_removals->entries[i];
+		TdeRemoval *removal = &removals->entries[i];
 
 		if (!removal->swept)
 			break;
@@ -83,21 +125,21 @@ queue_removal(const RelFileLocator *locator, const TdeId *id, XLogRecPtr lsn,
 			removal->lsn = lsn;
 	}
 
-	if (tde_removals->n < TDE_MAX_REMOVALS)
+	if (removals->n < TDE_MAX_REMOVALS)
 	{
-		TdeRemoval *removal = &tde_removals->entries[tde_removals->n++];
+		TdeRemoval *removal = &removals->entries[removals->n++];
 
 		removal->locator = *locator;
 		removal->id = *id;
 		removal->lsn = lsn;
 		removal->swept = swept;
 	}
-	else if (!tde_removals->overflowed)
+	else if (!removals->overflowed)
 	{
 		overflow = true;
-		tde_removals->overflowed = true;
+		removals->overflowed = true;
 	}
-	LWLockRelease(&tde_removals->lock);
+	LWLockRelease(&removals->lock);
 
 	if (overflow)
 		ereport(LOG,
@@ -232,7 +274,7 @@ remove_database(const TdeRemoval *removal)
 	char		reason[256];
 	TdeScope   *scope;
 
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 	scope = tde_scope_read(TDE_SCOPE_DATABASE, dbOid, reason, sizeof(reason));
 	if (tde_cancel_database_removal(dbOid, &removal->id) &&
 		!tde_database_exists(dbOid) &&
@@ -247,10 +289,9 @@ remove_database(const TdeRemoval *removal)
 			ereport(LOG,
 					(errmsg("some useless files may be left behind in directory \"%s\"",
 							dir)));
-		for (int i = 0; i < TDE_CACHE_PARTITIONS; i++)
-			pg_atomic_fetch_add_u64(&tde_shared->partitions[i].generation, 1);
+		tde_cache_distrust();
 	}
-	LWLockRelease(&tde_shared->store_lock);
+	LWLockRelease(&tde_store->lock);
 	if (scope)
 		tde_scope_free(scope);
 }
@@ -265,19 +306,19 @@ tde_cancel_database_removal(Oid dbOid, const TdeId *id)
 	int			kept = 0;
 	int			n;
 
-	LWLockAcquire(&tde_removals->lock, LW_EXCLUSIVE);
-	n = tde_removals->n;
+	LWLockAcquire(&removals->lock, LW_EXCLUSIVE);
+	n = removals->n;
 	for (int i = 0; i < n; i++)
 	{
-		TdeRemoval *removal = &tde_removals->entries[i];
+		TdeRemoval *removal = &removals->entries[i];
 
 		if (removal->locator.dbOid != dbOid ||
 			RelFileNumberIsValid(removal->locator.relNumber) ||
 			(id != NULL && !TdeIdEquals(&removal->id, id)))
-			tde_removals->entries[kept++] = *removal;
+			removals->entries[kept++] = *removal;
 	}
-	tde_removals->n = kept;
-	LWLockRelease(&tde_removals->lock);
+	removals->n = kept;
+	LWLockRelease(&removals->lock);
 	return kept < n;
 }
 
@@ -291,19 +332,19 @@ TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint)
 
 	/* Replay has found no encrypted relation. */
 	if (!RecoveryInProgress())
-		pg_atomic_fetch_and_u32(&tde_shared->active, ~TDE_ACTIVE_RECOVERY);
+		pg_atomic_fetch_and_u32(&tde_store->active, ~TDE_ACTIVE_RECOVERY);
 
-	if (!TdeIsActive() || tde_removals->n == 0 || TdeBackupIsRunning())
+	if (!TdeIsActive() || removals->n == 0 || TdeBackupIsRunning())
 		return;
 
 	INJECTION_POINT("tde-before-removal", NULL);
 
-	LWLockAcquire(&tde_removals->lock, LW_EXCLUSIVE);
-	due = palloc_extended(sizeof(TdeRemoval) * Max(tde_removals->n, 1),
+	LWLockAcquire(&removals->lock, LW_EXCLUSIVE);
+	due = palloc_extended(sizeof(TdeRemoval) * Max(removals->n, 1),
 						  MCXT_ALLOC_NO_OOM);
-	for (int i = 0; due != NULL && i < tde_removals->n; i++)
+	for (int i = 0; due != NULL && i < removals->n; i++)
 	{
-		TdeRemoval *removal = &tde_removals->entries[i];
+		TdeRemoval *removal = &removals->entries[i];
 		bool		isdue;
 
 		/* what was dropped ends there, and replay begins behind it */
@@ -315,11 +356,11 @@ TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint)
 		if (isdue)
 			due[ndue++] = *removal;
 		if (!isdue || !RelFileNumberIsValid(removal->locator.relNumber))
-			tde_removals->entries[kept++] = *removal;
+			removals->entries[kept++] = *removal;
 	}
 	if (due != NULL)
-		tde_removals->n = kept;
-	LWLockRelease(&tde_removals->lock);
+		removals->n = kept;
+	LWLockRelease(&removals->lock);
 	if (due == NULL)
 		return;
 
@@ -337,9 +378,9 @@ TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint)
 
 	if (databases)
 	{
-		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 		tde_principals_forget_unused();
-		LWLockRelease(&tde_shared->store_lock);
+		LWLockRelease(&tde_store->lock);
 	}
 }
 

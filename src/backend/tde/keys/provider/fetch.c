@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
- * principal_fetch.c
- *	  Principal keys as they come from their providers: those that are
- *	  resident, and how one is asked for.
+ * fetch.c
+ *	  Asking a provider for a principal key, and waiting for it at a start.
  *
  * A session that asks gets an answer or an error.  The startup process, which
  * cannot go on without the key, waits for a provider that does not answer: for
@@ -13,7 +12,7 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/principal_fetch.c
+ * src/backend/tde/keys/provider/fetch.c
  *
  *-------------------------------------------------------------------------
  */
@@ -23,7 +22,7 @@
 
 #include "access/xlogrecovery.h"
 #include "access/xlogutils.h"
-#include "key_store.h"
+#include "provider_internal.h"
 #include "miscadmin.h"
 #include "postmaster/startup.h"
 #include "storage/latch.h"
@@ -42,144 +41,6 @@
 /* Of the startup process: when its present wait began; 0 if it does not. */
 static TimestampTz wait_began = 0;
 static TimestampTz wait_reported = 0;
-
-/* ---- resident principal keys ---- */
-
-static TdePrincipalSlot *
-find_principal(Oid dbOid, const TdePrincipalRef *ref)
-{
-	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
-	{
-		TdePrincipalSlot *slot = &tde_shared->principals[i];
-
-		if (pg_atomic_read_u32(&slot->valid) && slot->dbOid == dbOid &&
-			slot->provider_id == ref->provider_id &&
-			strcmp(slot->key_name, ref->key_name) == 0)
-			return slot;
-	}
-	return NULL;
-}
-
-static void
-wipe_slot(TdePrincipalSlot *slot)
-{
-	pg_atomic_write_u32(&slot->valid, 0);
-	pg_write_barrier();
-	tde_wipe(&slot->key, sizeof(slot->key));
-}
-
-/*
- * A principal key that was fetched before.  dbOid is that of the provider's
- * list.
- */
-bool
-tde_principal_get(Oid dbOid, const TdePrincipalRef *ref, TdePrincipalKey *key)
-{
-	TdePrincipalSlot *slot;
-	TdeCacheCounters *counters;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_SHARED);
-	slot = find_principal(dbOid, ref);
-	if (slot)
-		*key = slot->key;
-	LWLockRelease(&tde_shared->table_lock);
-
-	counters = &tde_monitor->caches[TDE_COUNTED_CACHES - 1].c;
-	pg_atomic_fetch_add_u64(slot ? &counters->hits : &counters->misses, 1);
-	return slot != NULL;
-}
-
-/*
- * Keep a principal key that was found to be right.  It is a convenience: one
- * that had to make room will be fetched again.
- */
-void
-tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
-					   const TdePrincipalKey *key)
-{
-	TdePrincipalSlot *slot;
-
-	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-	slot = find_principal(dbOid, ref);
-	for (int i = 0; slot == NULL && i < TDE_MAX_PRINCIPALS; i++)
-		if (!pg_atomic_read_u32(&tde_shared->principals[i].valid))
-			slot = &tde_shared->principals[i];
-	if (slot == NULL)
-	{
-		tde_shared->next_principal =
-			(tde_shared->next_principal + 1) % TDE_MAX_PRINCIPALS;
-		slot = &tde_shared->principals[tde_shared->next_principal];
-		pg_atomic_fetch_add_u64(&tde_monitor->caches[TDE_COUNTED_CACHES - 1].c.evictions,
-								1);
-	}
-	wipe_slot(slot);
-	slot->dbOid = dbOid;
-	slot->provider_id = ref->provider_id;
-	strlcpy(slot->key_name, ref->key_name, sizeof(slot->key_name));
-	slot->key = *key;
-	pg_write_barrier();
-	pg_atomic_write_u32(&slot->valid, 1);
-	LWLockRelease(&tde_shared->table_lock);
-}
-
-/*
- * A database is gone, and its providers with it.  Another one with its OID
- * may come to have a provider of the same number and a key of the same name.
- */
-void
-tde_principals_forget(Oid dbOid)
-{
-	LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
-	{
-		TdePrincipalSlot *slot = &tde_shared->principals[i];
-
-		if (pg_atomic_read_u32(&slot->valid) && slot->dbOid == dbOid)
-			wipe_slot(slot);
-	}
-	LWLockRelease(&tde_shared->table_lock);
-
-	tde_forget_provider_calls(dbOid);
-}
-
-static bool
-is_used(const TdePrincipalSlot *slot, List *used)
-{
-	foreach_ptr(TdeUsedPrincipal, u, used)
-	{
-		if (u->provider_db == slot->dbOid &&
-			u->ref.provider_id == slot->provider_id &&
-			strcmp(u->ref.key_name, slot->key_name) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Scopes were put under another principal key, or none: wipe those that no
- * scope is under any more.  Caller holds store_lock.
- */
-void
-tde_principals_forget_unused(void)
-{
-	List	   *used = tde_used_principals();
-
-	/* the lock for a moment each, since others need it for every key */
-	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
-	{
-		TdePrincipalSlot *slot = &tde_shared->principals[i];
-
-		if (!pg_atomic_read_u32(&slot->valid))
-			continue;
-		LWLockAcquire(&tde_shared->table_lock, LW_EXCLUSIVE);
-		if (pg_atomic_read_u32(&slot->valid) && !is_used(slot, used))
-			wipe_slot(slot);
-		LWLockRelease(&tde_shared->table_lock);
-	}
-	list_free_deep(used);
-}
-
-/* ---- asking ---- */
 
 /*
  * For TdeKeyringCall in the startup process: is it told to stop?  SIGTERM is

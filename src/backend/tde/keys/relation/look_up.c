@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
- * local.c
- *	  What each process keeps for itself: the keys it used last, the keys of
- *	  its temporary relations, and its expectations.
+ * look_up.c
+ *	  What each process keeps for itself: the keys it used last and its
+ *	  expectations.
  *
  * Every read and write of a relation asks TdeGetRelationKey() again; the
  * answer comes from the process's own table as long as the shared partition's
@@ -11,7 +11,7 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/local.c
+ * src/backend/tde/keys/relation/look_up.c
  *
  *-------------------------------------------------------------------------
  */
@@ -19,10 +19,10 @@
 
 #include "access/xlog.h"
 #include "common/relpath.h"
-#include "key_store.h"
 #include "miscadmin.h"
+#include "relation_internal.h"
 #include "storage/procnumber.h"
-#include "tde/settings.h"
+#include "tde/subsys.h"
 #include "utils/hsearch.h"
 
 #define LOCAL_ENTRIES	256		/* a power of two */
@@ -37,27 +37,6 @@ typedef struct LocalEntry
 } LocalEntry;
 
 static LocalEntry *local_entries = NULL;
-
-/*
- * Keys of temporary relations: an index by locator, and the keys themselves
- * in chunks of locked memory with a list of free places.
- */
-#define TEMP_KEYS_A_CHUNK	128
-
-typedef union TempKey
-{
-	TdeRelationKey key;
-	union TempKey *next_free;
-} TempKey;
-
-typedef struct TempKeyRef
-{
-	RelFileLocator locator;
-	TempKey    *key;
-} TempKeyRef;
-
-static HTAB *temp_keys = NULL;
-static TempKey *free_temp_keys = NULL;
 
 /* Relations that the catalogs say are encrypted. */
 typedef struct Expectation
@@ -82,10 +61,8 @@ local_table_init(void)
 }
 
 void
-TdeProcessInit(void)
+TdeKeysProcessInit(void)
 {
-	if (tde_lock_memory)
-		TdeLockMemory();
 	if (TdeIsActive() && local_entries == NULL)
 		local_table_init();
 }
@@ -168,17 +145,6 @@ local_is_current(const LocalEntry *entry, const RelFileLocator *locator)
 		pg_atomic_read_u64(&entry->partition->generation);
 }
 
-static const TdeRelationKey *
-find_temp_key(const RelFileLocator *locator)
-{
-	TempKeyRef *ref;
-
-	if (temp_keys == NULL)
-		return NULL;
-	ref = hash_search(temp_keys, locator, HASH_FIND, NULL);
-	return ref ? &ref->key->key : NULL;
-}
-
 const TdeRelationKey *
 TdeGetRelationKey(const RelFileLocatorBackend *rlocator)
 {
@@ -190,7 +156,7 @@ TdeGetRelationKey(const RelFileLocatorBackend *rlocator)
 	if (!TdeIsActive() || !OidIsValid(locator->dbOid))
 		return NULL;
 	if (RelFileLocatorBackendIsTemp(*rlocator))
-		return find_temp_key(locator);
+		return tde_temp_key_find(locator);
 
 	if (unlikely(local_entries == NULL))
 		local_table_init();
@@ -216,7 +182,7 @@ TdeRelationHasKey(const RelFileLocatorBackend *rlocator)
 	if (!TdeIsActive() || !OidIsValid(locator->dbOid))
 		return false;
 	if (RelFileLocatorBackendIsTemp(*rlocator))
-		return find_temp_key(locator) != NULL;
+		return tde_temp_key_find(locator) != NULL;
 
 	if (local_entries == NULL)
 		local_table_init();
@@ -258,70 +224,6 @@ TdeGetKeyId(const RelFileLocator *rlocator, TdeId *id)
 		return false;
 	*id = key->id;
 	return true;
-}
-
-/*
- * A key for a temporary relation of this process.
- */
-void
-tde_temp_key_create(const RelFileLocator *locator, const TdeRelationKey *key)
-{
-	TempKeyRef *ref;
-	bool		found;
-
-	if (temp_keys == NULL)
-	{
-		HASHCTL		ctl = {
-			.keysize = sizeof(RelFileLocator),
-			.entrysize = sizeof(TempKeyRef),
-		};
-
-		temp_keys = hash_create("keys of temporary relations", 16, &ctl,
-								HASH_ELEM | HASH_BLOBS);
-	}
-	if (free_temp_keys == NULL)
-	{
-		bool		locked;
-		TempKey    *chunk;
-
-		chunk = tde_secure_alloc(sizeof(TempKey) * TEMP_KEYS_A_CHUNK, false,
-								 &locked);
-		if (chunk == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_OUT_OF_MEMORY),
-					 errmsg("could not map memory for encryption keys: %m")));
-		for (int i = 0; i < TEMP_KEYS_A_CHUNK; i++)
-		{
-			chunk[i].next_free = free_temp_keys;
-			free_temp_keys = &chunk[i];
-		}
-	}
-
-	ref = hash_search(temp_keys, locator, HASH_ENTER, &found);
-	if (!found)
-	{
-		ref->key = free_temp_keys;
-		free_temp_keys = free_temp_keys->next_free;
-	}
-	ref->key->key = *key;
-}
-
-void
-tde_temp_key_drop(const RelFileLocator *locator)
-{
-	TempKeyRef *ref;
-	TempKey    *key;
-
-	if (temp_keys == NULL)
-		return;
-	ref = hash_search(temp_keys, locator, HASH_FIND, NULL);
-	if (ref == NULL)
-		return;
-	key = ref->key;
-	hash_search(temp_keys, locator, HASH_REMOVE, NULL);
-	tde_wipe(key, sizeof(*key));
-	key->next_free = free_temp_keys;
-	free_temp_keys = key;
 }
 
 void

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * principal_use.c
+ * use.c
  *	  Which principal keys are in use, and may one be used for something new?
  *
  * What is under a key already must stay readable for as long as the provider
@@ -9,13 +9,13 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/principal_use.c
+ * src/backend/tde/keys/principal/use.c
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "key_store.h"
+#include "principal_internal.h"
 #include "miscadmin.h"
 #include "tde/keyring.h"
 
@@ -85,6 +85,31 @@ tde_used_principals(void)
 		note_scope(&keys, TDE_SCOPE_DATABASE, databases[i]);
 	}
 	return keys;
+}
+
+static bool
+is_used(Oid dbOid, int32 provider_id, const char *key_name, void *used)
+{
+	foreach_ptr(TdeUsedPrincipal, u, (List *) used)
+	{
+		if (u->provider_db == dbOid && u->ref.provider_id == provider_id &&
+			strcmp(u->ref.key_name, key_name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Scopes were put under another principal key, or none: wipe those that no
+ * scope is under any more.  Caller holds the lock of the store.
+ */
+void
+tde_principals_forget_unused(void)
+{
+	List	   *used = tde_used_principals();
+
+	tde_principals_forget_unless(is_used, used);
+	list_free_deep(used);
 }
 
 /* ---- may this one be used? ---- */

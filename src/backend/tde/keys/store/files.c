@@ -9,7 +9,7 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/files.c
+ * src/backend/tde/keys/store/files.c
  *
  *-------------------------------------------------------------------------
  */
@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "common/file_perm.h"
-#include "key_store.h"
+#include "store_internal.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
 

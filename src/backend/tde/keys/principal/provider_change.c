@@ -1,189 +1,21 @@
 /*-------------------------------------------------------------------------
  *
- * providers.c
- *	  The lists of key providers: one global, one for each database that wants
- *	  its own.
+ * provider_change.c
+ *	  Adding, changing and deleting key providers.
  *
- * A list is a small file that is replaced whole.  A provider is named by its
- * id wherever a principal key is referred to, so its options may change.
+ * A provider that is changed must return the very keys that are in use; one
+ * that is in use is not deleted.
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/providers.c
+ * src/backend/tde/keys/principal/provider_change.c
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/xloginsert.h"
-#include "access/xlog.h"
-#include "key_store.h"
 #include "miscadmin.h"
-#include "storage/proc.h"
-#include "tde/xlog.h"
-#include "utils/injection_point.h"
-
-/*
- * Decode a list, palloc'd; NULL with a reason if it is damaged.
- */
-static TdeProviderList *
-parse_list(const uint8 *data, size_t len, const char **reason)
-{
-	TdeProviderList *list;
-	TdeProvider *providers;
-	int			n = tde_providers_count(data, len, reason);
-
-	if (n < 0)
-		return NULL;
-
-	/* room for one more, for TdeAddProvider */
-	list = palloc0(sizeof(TdeProviderList));
-	providers = palloc0(sizeof(TdeProvider) * (n + 1));
-	if (tde_providers_decode(data, len, list, providers, n, reason) != 0)
-		return NULL;
-	return list;
-}
-
-/*
- * Read a list; NULL with a reason if it is damaged.
- */
-static TdeProviderList *
-read_list(Oid dbOid, const char *path, const char **reason)
-{
-	TdeProviderList *list;
-	uint8	   *data;
-	size_t		len;
-
-	data = tde_read_file(path, &len);
-	if (data == NULL)
-	{
-		list = palloc0(sizeof(TdeProviderList));
-		list->dbOid = dbOid;
-		list->providers = palloc0(sizeof(TdeProvider));
-		return list;
-	}
-	list = parse_list(data, len, reason);
-	pfree(data);
-	if (list != NULL && list->dbOid != dbOid)
-	{
-		*reason = gettext_noop("it belongs to another database");
-		list = NULL;
-	}
-	return list;
-}
-
-TdeProviderList *
-TdeGetProviders(Oid dbOid)
-{
-	char		path[MAXPGPATH];
-	const char *reason = NULL;
-	TdeProviderList *list;
-
-	tde_provider_path(dbOid, path);
-	list = read_list(dbOid, path, &reason);
-	if (list == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("could not use the list of key providers in file \"%s\": %s",
-						path, _(reason)),
-				 errhint("Restore the file from a backup.")));
-	return list;
-}
-
-TdeProviderList *
-TdeTryGetProviders(Oid dbOid, char **problem)
-{
-	char		path[MAXPGPATH];
-	const char *reason = NULL;
-	TdeProviderList *list;
-
-	tde_provider_path(dbOid, path);
-	list = read_list(dbOid, path, &reason);
-	*problem = list ? NULL :
-		psprintf(_("could not use the list of key providers in file \"%s\": %s"),
-				 path, _(reason));
-	return list;
-}
-
-TdeProvider *
-tde_find_provider(TdeProviderList *list, const char *name)
-{
-	for (int i = 0; i < list->nproviders; i++)
-		if (strcmp(list->providers[i].name, name) == 0)
-			return &list->providers[i];
-	return NULL;
-}
-
-TdeProvider *
-tde_find_provider_by_id(TdeProviderList *list, int32 id)
-{
-	for (int i = 0; i < list->nproviders; i++)
-		if (list->providers[i].id == id)
-			return &list->providers[i];
-	return NULL;
-}
-
-/*
- * Put a list in its file, in redo.
- */
-void
-tde_providers_install(const TdeProviderList *list, const uint8 *data,
-					  size_t len)
-{
-	char		path[MAXPGPATH];
-
-	tde_make_directory(list->dbOid);
-	tde_provider_path(list->dbOid, path);
-	tde_write_temp_file(path, data, len, true);
-	tde_rename_temp_file(path, ERROR);
-}
-
-/*
- * Log a changed list and replace its file; see tde_scopes_log_and_store().
- * Caller holds store_lock exclusively.
- */
-void
-tde_providers_log_and_store(TdeProviderList *list)
-{
-	char		path[MAXPGPATH];
-	uint8	   *data;
-	size_t		len;
-	XLogRecPtr	lsn;
-
-	Assert(LWLockHeldByMeInMode(&tde_shared->store_lock, LW_EXCLUSIVE));
-
-	if (list->change++ == 0 && tde_random(list->id.b, TDE_ID_LEN) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-				 errmsg("could not make an id: %s", tde_cipher_error())));
-	data = palloc(tde_providers_encoded_size(list->nproviders));
-	len = tde_providers_encode(list, data);
-	if (len == 0)
-		elog(ERROR, "could not encode the list of key providers: %s",
-			 tde_cipher_error());
-
-	tde_make_directory(list->dbOid);
-	tde_provider_path(list->dbOid, path);
-	tde_write_temp_file(path, data, len, true);
-
-	INJECTION_POINT("tde-providers-written", NULL);
-	INJECTION_POINT_LOAD("tde-providers-logged");
-
-	START_CRIT_SECTION();
-	Assert((MyProc->delayChkptFlags & DELAY_CHKPT_START) == 0);
-	MyProc->delayChkptFlags |= DELAY_CHKPT_START;
-	XLogBeginInsert();
-	XLogRegisterData(data, len);
-	lsn = XLogInsert(RM_TDE_ID, XLOG_TDE_PROVIDERS);
-	XLogFlush(lsn);
-	INJECTION_POINT_CACHED("tde-providers-logged", NULL);
-	tde_rename_temp_file(path, PANIC);
-	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
-	END_CRIT_SECTION();
-
-	pg_atomic_fetch_or_u32(&tde_shared->active, TDE_ACTIVE);
-	pfree(data);
-}
+#include "principal_internal.h"
 
 /*
  * Fill in a provider from what the user gave, and ask its type whether that
@@ -251,7 +83,7 @@ TdeAddProvider(Oid dbOid, const char *type, const char *name,
 
 	make_provider(&provider, dbOid, 0, type, name, options);
 
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 	list = TdeGetProviders(dbOid);
 	if (tde_find_provider(list, name))
 		ereport(ERROR,
@@ -266,107 +98,8 @@ TdeAddProvider(Oid dbOid, const char *type, const char *name,
 	provider.id = list->last_id;
 	list->providers[list->nproviders++] = provider;
 	tde_providers_log_and_store(list);
-	LWLockRelease(&tde_shared->store_lock);
+	LWLockRelease(&tde_store->lock);
 	return provider.id;
-}
-
-/* ---- what uses a provider ---- */
-
-/*
- * The scope, if its principal key is in the provider; else NULL.
- *
- * Of one whose file is damaged, or missing although there are keys that it
- * protects, nobody can tell.  "unknown" is where that is reported, or ERROR.
- */
-static TdeScope *
-read_user(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider,
-		  int unknown)
-{
-	char		reason[256];
-	char		path[MAXPGPATH];
-	TdeScope   *scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
-
-	if (scope && scope->principal.provider_id == provider->id &&
-		!tde_scope_is_over(scope))
-		return scope;
-	if (scope)
-	{
-		tde_scope_free(scope);
-		return NULL;
-	}
-
-	if (reason[0] == '\0' && kind == TDE_SCOPE_DATABASE &&
-		tde_database_has_keys(dbOid))
-		strlcpy(reason, _("the file does not exist, but there are keys that it protects"),
-				sizeof(reason));
-	if (reason[0] != '\0')
-	{
-		tde_scope_path(kind, dbOid, path);
-		ereport(unknown,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("could not find out whether key provider \"%s\" is in use",
-						provider->name),
-				 errdetail("Key file \"%s\" cannot be used: %s.", path, reason),
-				 errhint("Restore the file from a backup.")));
-	}
-	return NULL;
-}
-
-/*
- * All scopes whose principal key is in a provider of dbOid's list.
- */
-static List *
-read_users(Oid dbOid, const TdeProvider *provider, int unknown)
-{
-	Oid			one = dbOid;
-	Oid		   *databases = &one;
-	int			n = 1;
-	List	   *users = NIL;
-	TdeScope   *scope;
-
-	if (!OidIsValid(dbOid))
-	{
-		static const TdeScopeKind kinds[] = {
-			TDE_SCOPE_SERVER, TDE_SCOPE_DEFAULT
-		};
-
-		for (int i = 0; i < lengthof(kinds); i++)
-			if ((scope = read_user(kinds[i], InvalidOid, provider, unknown)))
-				users = lappend(users, scope);
-		databases = tde_list_databases(&n);
-	}
-	for (int i = 0; i < n; i++)
-	{
-		if ((scope = read_user(TDE_SCOPE_DATABASE, databases[i], provider,
-							   unknown)))
-			users = lappend(users, scope);
-		CHECK_FOR_INTERRUPTS();
-	}
-	return users;
-}
-
-static void
-free_users(List *users)
-{
-	foreach_ptr(TdeScope, scope, users)
-		tde_scope_free(scope);
-	list_free(users);
-}
-
-/*
- * Is the principal key of that name in use?  Caller holds store_lock.
- */
-bool
-tde_provider_key_in_use(Oid dbOid, const TdeProvider *provider,
-						const char *key_name)
-{
-	List	   *users = read_users(dbOid, provider, WARNING);
-	bool		found = false;
-
-	foreach_ptr(TdeScope, user, users)
-		found = found || strcmp(user->principal.key_name, key_name) == 0;
-	free_users(users);
-	return found;
 }
 
 /* ---- a changed provider must return the very keys that are in use ---- */
@@ -507,29 +240,29 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 	int32		id = must_find(TdeGetProviders(dbOid), name)->id;
 
 	make_provider(&changed, dbOid, id, type, name, options);
-	users = read_users(dbOid, &changed, WARNING);
+	users = tde_read_provider_users(dbOid, &changed, WARNING);
 	for (;;)
 	{
 		bool		all = true;
 
 		verified = verify_users(dbOid, &changed, users, verified);
-		free_users(users);
+		tde_free_provider_users(users);
 
-		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 		list = TdeGetProviders(dbOid);
 		provider = must_find(list, name);
 		changed.id = provider->id;
-		users = read_users(dbOid, &changed, DEBUG1);
+		users = tde_read_provider_users(dbOid, &changed, DEBUG1);
 		foreach_ptr(TdeScope, user, users)
 			all = all && is_verified(verified, user);
 		if (all)
 			break;
-		LWLockRelease(&tde_shared->store_lock);
+		LWLockRelease(&tde_store->lock);
 	}
 	*provider = changed;
 	tde_providers_log_and_store(list);
-	LWLockRelease(&tde_shared->store_lock);
-	free_users(users);
+	LWLockRelease(&tde_store->lock);
+	tde_free_provider_users(users);
 }
 
 void
@@ -539,10 +272,10 @@ TdeDeleteProvider(Oid dbOid, const char *name)
 	TdeProvider *provider;
 	int			i;
 
-	LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+	LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 	list = TdeGetProviders(dbOid);
 	provider = must_find(list, name);
-	foreach_ptr(TdeScope, user, read_users(dbOid, provider, ERROR))
+	foreach_ptr(TdeScope, user, tde_read_provider_users(dbOid, provider, ERROR))
 		refuse_user(user, provider);
 
 	i = provider - list->providers;
@@ -550,5 +283,5 @@ TdeDeleteProvider(Oid dbOid, const char *name)
 			sizeof(TdeProvider) * (list->nproviders - i - 1));
 	list->nproviders--;
 	tde_providers_log_and_store(list);
-	LWLockRelease(&tde_shared->store_lock);
+	LWLockRelease(&tde_store->lock);
 }

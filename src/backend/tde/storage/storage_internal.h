@@ -1,17 +1,17 @@
 /*-------------------------------------------------------------------------
  *
- * page_io.h
+ * storage_internal.h
  *	  Encryption and decryption of single pages on their way to and from
- *	  relation files; for src/backend/tde/storage only.
+ *	  relation files.
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/include/tde/page_io.h
+ * src/backend/tde/storage/storage_internal.h
  *
  *-------------------------------------------------------------------------
  */
-#ifndef TDE_PAGE_IO_H
-#define TDE_PAGE_IO_H
+#ifndef TDE_STORAGE_INTERNAL_H
+#define TDE_STORAGE_INTERNAL_H
 
 #include "storage/smgr.h"
 #include "tde/keys.h"
@@ -74,4 +74,4 @@ extern void TdeReportPage(TdePageStatus status,
 extern void TdePageCiphersInit(void);
 extern TdePageCipher *TdeGetPageCipher(const TdeRelationKey *key);
 
-#endif							/* TDE_PAGE_IO_H */
+#endif							/* TDE_STORAGE_INTERNAL_H */

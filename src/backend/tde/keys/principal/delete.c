@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * principal_delete.c
+ * delete.c
  *	  Taking the principal key from a scope.
  *
  * The scope is then under the default key, or retired: its generations stay
@@ -8,39 +8,24 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/principal_delete.c
+ * src/backend/tde/keys/principal/delete.c
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "key_store.h"
+#include "principal_internal.h"
 #include "postmaster/bgwriter.h"
 #include "tde/settings.h"
-
-static void
-note_live_key(const RelFileLocator *locator, void *arg)
-{
-	if (tde_relation_has_file(locator))
-		*(bool *) arg = true;
-}
-
-static bool
-database_has_encrypted_relations(Oid dbOid)
-{
-	bool		found = false;
-
-	tde_list_key_files(dbOid, note_live_key, &found);
-	return found;
-}
+#include "tde/subsys.h"
 
 /*
  * A database that would be left without a principal key if this one went, and
- * for which "has_need" is true; InvalidOid if there is none.
+ * has keys of relations; InvalidOid if there is none.
  */
 static Oid
-database_in_need(TdeScopeKind kind, Oid dbOid, bool (*has_need) (Oid))
+database_in_need(TdeScopeKind kind, Oid dbOid)
 {
 	TdePrincipalRef ref;
 	bool		follows_default;
@@ -50,14 +35,14 @@ database_in_need(TdeScopeKind kind, Oid dbOid, bool (*has_need) (Oid))
 		if ((!tde_inherit_global_providers ||
 			 !TdeGetPrincipalInfo(TDE_SCOPE_DEFAULT, InvalidOid, &ref,
 								  &follows_default)) &&
-			has_need(dbOid))
+			tde_database_has_keys(dbOid))
 			return dbOid;
 		return InvalidOid;
 	}
 
 	foreach_ptr(TdeScope, follower, tde_read_followers())
 	{
-		if (has_need(follower->dbOid))
+		if (tde_database_has_keys(follower->dbOid))
 			return follower->dbOid;
 	}
 	return InvalidOid;
@@ -105,7 +90,7 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 	 * until recovery does not need it any more, which must be before the
 	 * principal key goes.
 	 */
-	if (OidIsValid(database_in_need(kind, dbOid, tde_database_has_keys)))
+	if (OidIsValid(database_in_need(kind, dbOid)))
 		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
 						  CHECKPOINT_WAIT);
 
@@ -113,7 +98,7 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 		defaults = tde_lock_with_principal(tde_read_default_scope, InvalidOid,
 										   key);
 	else
-		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 	scope = tde_scope_read_for_change(kind, dbOid);
 	if (scope == NULL || scope->retired || scope->follows_default)
 	{
@@ -128,7 +113,10 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 				 errdetail("The database uses the default principal key.") : 0));
 	}
 
-	in_need = database_in_need(kind, dbOid, database_has_encrypted_relations);
+	/* a backup comes first: without it these might be no keys in use */
+	in_need = database_in_need(kind, dbOid);
+	if (OidIsValid(in_need))
+		refuse_during_backup(in_need);
 
 	if (kind == TDE_SCOPE_DEFAULT)
 	{
@@ -172,7 +160,7 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 	scopes[n++] = scope;
 	tde_scopes_log_and_store(scopes, n);
 	tde_principals_forget_unused();
-	LWLockRelease(&tde_shared->store_lock);
+	LWLockRelease(&tde_store->lock);
 	tde_secure_pfree(key);
 	tde_log_key_change("delete", scope);
 	for (int i = 0; i < n; i++)

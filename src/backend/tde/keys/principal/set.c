@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * principal.c
+ * set.c
  *	  Principal keys: setting, rotating and verifying the one of a scope.
  *
  * Rotation wraps the scope keys anew and begins a new generation for keys
@@ -12,14 +12,14 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/principal.c
+ * src/backend/tde/keys/principal/set.c
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "key_store.h"
+#include "principal_internal.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
 #include "storage/ipc.h"
@@ -225,10 +225,10 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 		tde_require_active(provider_db, &provider, key_name, key);
 
 		tde_rotation_phase(TDE_ROTATION_WAITING, 0);
-		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 		if (provider_is_unchanged(provider_db, &provider))
 			break;
-		LWLockRelease(&tde_shared->store_lock);
+		LWLockRelease(&tde_store->lock);
 	}
 	tde_refuse_second_key(provider_db, &provider, &ref, key);
 
@@ -259,7 +259,7 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	tde_scopes_log_and_store(scopes, n);
 	tde_principal_remember(provider_db, &ref, key);
 	tde_principals_forget_unused();
-	LWLockRelease(&tde_shared->store_lock);
+	LWLockRelease(&tde_store->lock);
 
 	tde_secure_pfree(key);
 	tde_log_key_change(first ? "set" : "rotate", scopes[n - 1]);
@@ -346,7 +346,7 @@ tde_lock_with_principal(TdeScope *(*read) (Oid dbOid), Oid dbOid,
 		if (scope)
 			tde_scope_principal(scope, key);
 
-		LWLockAcquire(&tde_shared->store_lock, LW_EXCLUSIVE);
+		LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 		now = read(dbOid);
 		same = scope == NULL ? now == NULL :
 			now != NULL && TdeIdEquals(&now->id, &scope->id) &&
@@ -356,7 +356,7 @@ tde_lock_with_principal(TdeScope *(*read) (Oid dbOid), Oid dbOid,
 		if (same)
 			return scope;
 
-		LWLockRelease(&tde_shared->store_lock);
+		LWLockRelease(&tde_store->lock);
 		if (scope)
 			tde_scope_free(scope);
 	}
@@ -397,7 +397,7 @@ tde_scope_follow_default(Oid dbOid)
 	if (scope != NULL && !scope->retired)
 	{
 		/* somebody else was faster */
-		LWLockRelease(&tde_shared->store_lock);
+		LWLockRelease(&tde_store->lock);
 		tde_secure_pfree(key);
 		tde_scope_free(scope);
 		if (defaults)
@@ -420,7 +420,7 @@ tde_scope_follow_default(Oid dbOid)
 								   &defaults->principal, key, true);
 	tde_secure_pfree(key);
 	tde_scopes_log_and_store(&scope, 1);
-	LWLockRelease(&tde_shared->store_lock);
+	LWLockRelease(&tde_store->lock);
 	tde_scope_free(scope);
 	tde_scope_free(defaults);
 }

@@ -10,7 +10,7 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/databases.c
+ * src/backend/tde/keys/relation/databases.c
  *
  *-------------------------------------------------------------------------
  */
@@ -20,7 +20,7 @@
 
 #include "access/xlog.h"
 #include "access/xloginsert.h"
-#include "key_store.h"
+#include "relation_internal.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
 #include "storage/proc.h"
@@ -209,7 +209,7 @@ TdeCopyDatabaseScope(Oid src_db, Oid dst_db)
 		tde_scope_free(dst);
 		tde_scope_free(src);
 	}
-	LWLockRelease(&tde_shared->store_lock);
+	LWLockRelease(&tde_store->lock);
 	tde_secure_pfree(key);
 }
 

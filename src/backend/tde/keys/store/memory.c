@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * secure_palloc.c
+ * memory.c
  *	  Memory for keys that goes with a memory context.
  *
  * Whoever holds a key while an error can be raised needs memory that is wiped
@@ -10,13 +10,13 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/secure_palloc.c
+ * src/backend/tde/keys/store/memory.c
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "key_store.h"
+#include "store_internal.h"
 #include "utils/memutils.h"
 
 /* What the block begins with. */

@@ -16,7 +16,7 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/key_state.c
+ * src/backend/tde/keys/principal/key_state.c
  *
  *-------------------------------------------------------------------------
  */
@@ -24,7 +24,7 @@
 
 #include <signal.h>
 
-#include "key_store.h"
+#include "principal_internal.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -32,6 +32,7 @@
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "tde/settings.h"
+#include "tde/subsys.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * provider_calls.c
+ * calls.c
  *	  Every call of the server to a key provider passes here: it is timed,
  *	  counted and written to the server log, for whoever must know later who
  *	  used which principal key.
@@ -10,14 +10,14 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/provider_calls.c
+ * src/backend/tde/keys/provider/calls.c
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "key_store.h"
+#include "provider_internal.h"
 #include "libpq/libpq-be.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -239,7 +239,7 @@ begin_call(instr_time *start)
 	static uint32 wait_event = 0;
 
 	/* others would wait for the provider too */
-	Assert(!LWLockHeldByMe(&tde_shared->store_lock));
+	Assert(!LWLockHeldByMe(&tde_store->lock));
 
 	if (wait_event == 0)
 		wait_event = WaitEventExtensionNew("TdeKeyProvider");

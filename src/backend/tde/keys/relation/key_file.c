@@ -10,7 +10,7 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/key_file.c
+ * src/backend/tde/keys/relation/key_file.c
  *
  *-------------------------------------------------------------------------
  */
@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "common/relpath.h"
-#include "key_store.h"
+#include "relation_internal.h"
 #include "storage/bufpage.h"
 #include "storage/fd.h"
 #include "storage/sync.h"
@@ -213,30 +213,6 @@ tde_key_file_forget(const RelFileLocator *locator)
 				 errmsg("could not remove file \"%s\": %m", path)));
 	}
 	request_sync(locator);
-}
-
-/*
- * Call back for each key file of a database.
- */
-void
-tde_list_key_files(Oid dbOid, void (*callback) (const RelFileLocator *, void *),
-				   void *arg)
-{
-	char		dir[MAXPGPATH];
-	DIR		   *d;
-	struct dirent *de;
-	RelFileLocator locator;
-
-	tde_database_dir(dbOid, dir);
-	d = AllocateDir(dir);
-	if (d == NULL && errno == ENOENT)
-		return;
-	while ((de = ReadDir(d, dir)) != NULL)
-	{
-		if (tde_parse_key_file_name(de->d_name, dbOid, &locator))
-			callback(&locator, arg);
-	}
-	FreeDir(d);
 }
 
 /*

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * key_create.c
+ * create.c
  *	  Making an internal key, and dealing with what an earlier life of a file
  *	  number left behind.
  *
@@ -11,7 +11,7 @@
  *
  * Copyright (c) 2026, the Coffer authors
  *
- * src/backend/tde/keys/key_create.c
+ * src/backend/tde/keys/relation/create.c
  *
  *-------------------------------------------------------------------------
  */
@@ -19,7 +19,7 @@
 
 #include "access/xlog.h"
 #include "access/xloginsert.h"
-#include "key_store.h"
+#include "relation_internal.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/proc.h"
@@ -31,13 +31,6 @@
 
 /* Redo of its creation says that this relation is plain; see below. */
 static RelFileLocator redo_plain_locator;
-
-uint64
-tde_now(void)
-{
-	return (uint64) (GetCurrentTimestamp() +
-					 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY);
-}
 
 /*
  * Log keys, whose temporary files are there, and put the files in place.

@@ -1,0 +1,43 @@
+/*-------------------------------------------------------------------------
+ *
+ * current.c
+ *	  The scope key for keys that are made now.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/principal/current.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "principal_internal.h"
+
+/*
+ * The scope key for keys made now in a database.  A database without one of
+ * its own gets one under the default principal key.
+ */
+void
+tde_current_generation(Oid dbOid, TdeId *id, uint8 *key)
+{
+	bool		in_recovery = RecoveryInProgress();
+
+	if (!in_recovery && !tde_preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("\"pg_tde\" must be preloaded to create encrypted relations"),
+				 errhint("Add \"pg_tde\" to \"shared_preload_libraries\" and restart the server.")));
+
+	if (!tde_find_current_generation(dbOid, in_recovery, id))
+	{
+		tde_scope_follow_default(dbOid);
+		if (!tde_find_current_generation(dbOid, false, id))
+			elog(ERROR, "database %u has no scope key", dbOid);
+	}
+	if (!tde_generation_key(id, key))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("scope key of database %u is not available", dbOid),
+				 errhint("See the server log for what was wrong with it when the server started.")));
+}

@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ *
+ * principal_internal.h
+ *	  Principal keys of scopes: set, rotated, deleted; in use or not; and the
+ *	  providers that they are in, as far as these depend on that.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/principal/principal_internal.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TDE_PRINCIPAL_INTERNAL_H
+#define TDE_PRINCIPAL_INTERNAL_H
+
+#include "nodes/pg_list.h"
+
+#include "../scope/scope_internal.h"
+
+/* ---- setting (set.c) ---- */
+
+extern TdeScope *tde_scope_read_for_change(TdeScopeKind kind, Oid dbOid);
+extern TdeScope *tde_scope_next_version(TdeScope *scope, TdeScopeKind kind,
+										Oid dbOid, const TdePrincipalRef *ref,
+										const TdePrincipalKey *key,
+										bool follows_default);
+extern List *tde_read_followers(void);
+extern TdeScope *tde_read_default_scope(Oid dbOid);
+extern void tde_scope_principal(TdeScope *scope, TdePrincipalKey *key);
+extern TdeScope *tde_lock_with_principal(TdeScope *(*read) (Oid dbOid),
+										 Oid dbOid, TdePrincipalKey *key);
+extern void tde_scope_follow_default(Oid dbOid);
+
+/* ---- the key for what is new (current.c) ---- */
+
+extern void tde_current_generation(Oid dbOid, TdeId *id, uint8 *key);
+
+/* ---- use (use.c) ---- */
+
+/* A principal key in use, and what for. */
+typedef struct TdeUsedPrincipal
+{
+	Oid			provider_db;
+	TdePrincipalRef ref;
+	bool		is_default;
+	bool		is_server;
+	int			ndatabases;
+} TdeUsedPrincipal;
+
+extern List *tde_used_principals(void);
+extern void tde_principals_forget_unused(void);
+extern void tde_require_active(Oid provider_db, const TdeProvider *provider,
+							   const char *key_name, TdePrincipalKey *key);
+extern void tde_refuse_second_key(Oid provider_db,
+								  const TdeProvider *provider,
+								  const TdePrincipalRef *ref,
+								  TdePrincipalKey *key);
+
+/* ---- who uses a provider (provider_use.c) ---- */
+
+extern List *tde_read_provider_users(Oid dbOid, const TdeProvider *provider,
+									 int unknown);
+extern void tde_free_provider_users(List *users);
+extern bool tde_provider_key_in_use(Oid dbOid, const TdeProvider *provider,
+									const char *key_name);
+
+#endif							/* TDE_PRINCIPAL_INTERNAL_H */

@@ -1,0 +1,79 @@
+/*-------------------------------------------------------------------------
+ *
+ * provider_internal.h
+ *	  Lists of key providers, calls to them, and the principal keys that the
+ *	  server has from them.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/provider/provider_internal.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TDE_PROVIDER_INTERNAL_H
+#define TDE_PROVIDER_INTERNAL_H
+
+#include "../store/store_internal.h"
+#include "tde/principal.h"
+
+/* ---- lists (lists.c) ---- */
+
+extern TdeProvider *tde_find_provider(TdeProviderList *list, const char *name);
+extern TdeProvider *tde_find_provider_by_id(TdeProviderList *list, int32 id);
+extern void tde_providers_install(const TdeProviderList *list,
+								  const uint8 *data, size_t len);
+extern void tde_providers_log_and_store(TdeProviderList *list);
+
+/* ---- calls to providers (calls.c) ---- */
+
+extern bool tde_call_cancelled(void *arg);
+extern int	tde_errdetail_provider(const TdeKeyringError *error);
+extern TdeKeyringStatus tde_provider_validate(Oid dbOid,
+											  const TdeProvider *provider,
+											  const TdeKeyringCall *call,
+											  TdeKeyringError *error);
+extern TdeKeyringStatus tde_provider_fetch(Oid dbOid,
+										   const TdeProvider *provider,
+										   const char *key_name,
+										   const TdeKeyringCall *call,
+										   TdePrincipalKey *key,
+										   TdeKeyringError *error);
+extern TdeKeyringStatus tde_provider_state(Oid dbOid,
+										   const TdeProvider *provider,
+										   const char *key_name,
+										   const TdeKeyringCall *call,
+										   TdePrincipalState *state,
+										   TdeKeyringError *error);
+extern TdeKeyringStatus tde_provider_create(Oid dbOid,
+											const TdeProvider *provider,
+											const char *key_name, int keylen,
+											const TdeKeyringCall *call,
+											TdePrincipalKey *key,
+											TdeKeyringError *error);
+extern void tde_log_key_change(const char *operation, const TdeScope *scope);
+
+/* ---- resident principal keys (resident.c) ---- */
+
+#define TDE_MAX_PRINCIPALS		2048
+
+extern void TdeResidentShmemInit(int tranche);
+extern bool tde_principal_get(Oid dbOid, const TdePrincipalRef *ref,
+							  TdePrincipalKey *key);
+extern void tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
+								   const TdePrincipalKey *key);
+extern void tde_principals_forget(Oid dbOid);
+extern void tde_principals_forget_unless(bool (*used) (Oid dbOid,
+													   int32 provider_id,
+													   const char *key_name,
+													   void *arg),
+										 void *arg);
+extern void tde_principals_walk(TdeKeyCallback callback, void *arg);
+extern int	tde_principal_count(void);
+
+/* ---- asking for a principal key (fetch.c) ---- */
+
+extern bool tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
+								TdePrincipalKey *key, int elevel);
+extern void tde_provider_wait_reset(void);
+
+#endif							/* TDE_PROVIDER_INTERNAL_H */

@@ -1,0 +1,53 @@
+/*-------------------------------------------------------------------------
+ *
+ * scope_internal.h
+ *	  Scope keys: made, read, opened, written (scopes.c), and the tables in
+ *	  shared memory of those that are open (tables.c).
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/scope/scope_internal.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TDE_SCOPE_INTERNAL_H
+#define TDE_SCOPE_INTERNAL_H
+
+#include "../provider/provider_internal.h"
+
+#define TDE_MAX_SCOPES			8192
+
+/* ---- tables of scopes and their keys (tables.c) ---- */
+
+extern void TdeScopeShmemInit(int tranche);
+extern int	tde_max_generations(void);
+extern int	tde_generation_count(void);
+extern int	tde_scope_count_present(void);
+extern bool tde_generation_key(const TdeId *id, uint8 *key);
+extern void tde_generation_remember(const TdeId *id, const uint8 *key);
+extern void tde_generations_forget(const TdeScope *scope);
+extern void tde_generations_walk(TdeKeyCallback callback, void *arg);
+extern bool tde_find_current_generation(Oid dbOid, bool retired_too,
+										TdeId *id);
+extern bool tde_scope_is_present(Oid dbOid);
+extern void tde_scopes_check_room(TdeScope **scopes, int nscopes);
+extern void tde_scope_publish(const TdeScope *scope);
+extern void tde_scope_unpublish(TdeScopeKind kind, Oid dbOid);
+
+/* ---- scopes (scopes.c) ---- */
+
+extern TdeScope *tde_scope_new(TdeScopeKind kind, Oid dbOid);
+extern void tde_scope_free(TdeScope *scope);
+extern void tde_scope_add_generation(TdeScope *scope);
+extern TdeScope *tde_scope_parse(const uint8 *data, size_t len,
+								 const char **reason);
+extern TdeScope *tde_scope_read(TdeScopeKind kind, Oid dbOid,
+								char *reason, size_t reason_size);
+extern void tde_scope_fill_keys(TdeScope *scope);
+extern bool tde_scope_is_resident(const TdeScope *scope);
+extern bool tde_scope_make_resident(TdeScope *scope, int elevel);
+extern bool tde_scope_is_over(const TdeScope *scope);
+extern void tde_scope_install(const TdeScope *scope);
+extern void tde_scopes_log_and_store(TdeScope **scopes, int nscopes);
+
+#endif							/* TDE_SCOPE_INTERNAL_H */

@@ -1,0 +1,61 @@
+/*-------------------------------------------------------------------------
+ *
+ * subsys.h
+ *	  What the server calls when it and its processes start, and at
+ *	  checkpoints.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/include/tde/subsys.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef TDE_SUBSYS_H
+#define TDE_SUBSYS_H
+
+#include "access/xlogreader.h"
+
+/*
+ * Called by the postmaster (or a standalone backend) after the other shared
+ * memory is there, and again after each reinitialisation: makes our mapping
+ * the first time; afterwards keeps unwrapped scope and principal keys, wipes
+ * the rest.
+ */
+extern void TdeShmemInit(void);
+
+/*
+ * Called by the startup process before it replays anything: reads all scope
+ * files, asks the providers for the principal keys that are not resident yet,
+ * and queues the keys whose relation is gone for removal.  FATAL if a
+ * provider cannot give a principal key.
+ */
+extern void TdeKeysStartup(void);
+
+/*
+ * Called by the checkpointer when the control file names a new redo pointer,
+ * by a checkpoint or by a restartpoint: removes the keys of relations dropped
+ * before it, unless a base backup runs.
+ */
+extern void TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint);
+
+/* In xlog.c, which alone can see it: is a base backup being taken? */
+extern bool TdeBackupIsRunning(void);
+
+/*
+ * The part of the key store in TdeShmemInit(), in what each process does in
+ * smgrinit() (tables and memory of its own), and in redo.
+ */
+extern void TdeKeysShmemInit(void);
+extern void TdeKeysProcessInit(void);
+extern void TdeKeysRedo(XLogReaderState *record);
+
+/*
+ * The background worker that asks for the state of principal keys: register
+ * it, if the settings want one, while libraries are preloaded; and what the
+ * function that was registered calls.
+ */
+extern void TdeRegisterKeyStateWorker(const char *library,
+									  const char *function);
+extern void TdeKeyStateWorkerMain(void);
+
+#endif							/* TDE_SUBSYS_H */
