@@ -320,11 +320,12 @@ Datum
 pg_stat_get_tde_key_memory(PG_FUNCTION_ARGS)
 {
 	Row			row = {0};
-	bool		locked;
-	size_t		size = TdeGetKeyMemory(&locked);
+	TdeKeyMemory memory;
 
-	add(&row, Int64GetDatum((int64) size));
-	add(&row, BoolGetDatum(locked));
+	TdeGetKeyMemory(&memory);
+	add(&row, Int64GetDatum((int64) memory.size));
+	add(&row, BoolGetDatum(memory.locked));
+	add(&row, Int64GetDatum(memory.unlocked_processes));
 	return one_row(fcinfo, &row);
 }
 

@@ -401,13 +401,14 @@ CREATE VIEW pg_stat_tde_cache AS
 	SELECT name, entries, max_entries, hits, misses, evictions, stats_reset
 	  FROM pg_stat_get_tde_cache();
 
-CREATE FUNCTION pg_stat_get_tde_key_memory(OUT size bigint, OUT locked boolean)
+CREATE FUNCTION pg_stat_get_tde_key_memory(OUT size bigint, OUT locked boolean,
+	OUT unlocked_processes bigint)
 RETURNS record
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
 
 CREATE VIEW pg_tde_key_memory AS
-	SELECT size, locked FROM pg_stat_get_tde_key_memory();
+	SELECT size, locked, unlocked_processes FROM pg_stat_get_tde_key_memory();
 
 CREATE FUNCTION pg_stat_get_tde_rotations(OUT pid int, OUT datid oid, OUT scope text, OUT key_name text,
 	OUT provider_name text, OUT phase text, OUT scopes_total bigint, OUT scopes_done bigint,

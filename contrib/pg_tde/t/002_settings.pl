@@ -173,7 +173,7 @@ SKIP:
 		'error');
 	like(
 		$text,
-		qr/DETAIL:  "lock_memory" is on, and a process may lock at most 64 kB\./,
+		qr/DETAIL:  "lock_memory" is on, and this process needs to lock at least \d{5,} kB; it may lock at most 64 kB\./,
 		'detail');
 	like($text, qr/HINT: .*ulimit -l unlimited.*LimitMEMLOCK=infinity/, 'hint');
 	is(scalar(() = $text =~ /FATAL/g), 1, 'said once, before children start');

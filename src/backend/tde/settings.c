@@ -22,6 +22,7 @@
 #include <limits.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "miscadmin.h"
 #include "tde/cipher.h"
@@ -165,6 +166,24 @@ TdeDefineSettings(void)
 }
 
 /*
+ * How much memory must mlockall() be allowed to lock for this process, in kB?
+ * It counts all address space, touched or not.  0 if that cannot be told.
+ */
+static uint64
+address_space_kb(void)
+{
+	unsigned long pages = 0;
+	FILE	   *file = fopen("/proc/self/statm", "r");
+
+	if (file == NULL)
+		return 0;
+	if (fscanf(file, "%lu", &pages) != 1)
+		pages = 0;
+	fclose(file);
+	return (uint64) pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+/*
  * If lock_memory is on, lock all memory that this process has and will get.
  * Locks are not inherited by child processes, so each calls this for itself:
  * the postmaster, before it starts any, so that a server that may not lock
@@ -194,15 +213,17 @@ TdeLockMemory(void)
 	if (errno == ENOMEM || errno == EPERM || errno == EAGAIN)
 	{
 		int			save_errno = errno;
+		uint64		needed = address_space_kb();
 		bool		known = (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
-							 limit.rlim_cur != RLIM_INFINITY);
+							 limit.rlim_cur != RLIM_INFINITY && needed > 0);
 
 		errno = save_errno;
 		ereport(FATAL,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("could not lock memory: %m"),
 				 known ?
-				 errdetail("\"lock_memory\" is on, and a process may lock at most %llu kB.",
+				 errdetail("\"lock_memory\" is on, and this process needs to lock at least %llu kB; it may lock at most %llu kB.",
+						   (unsigned long long) needed,
 						   (unsigned long long) limit.rlim_cur / 1024) : 0,
 				 errhint("Allow the server to lock memory without limit (\"ulimit -l unlimited\", or LimitMEMLOCK=infinity in its systemd unit), or turn \"lock_memory\" off.")));
 	}

@@ -12,23 +12,20 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "storage/md.h"
 #include "tde/monitor.h"
 #include "tde/settings.h"
 #include "tde/smgr.h"
 #include "tde/subsys.h"
 #include "tde/wal.h"
+#include "tde/wal_reader.h"
 #include "utils/memutils.h"
 
 void
 TdeShmemInit(void)
 {
 	static bool tested = false;
-	bool		keys_locked;
-	bool		aio_locked;
-	bool		wal_locked;
-
-	TdeLockMemory();
 
 	if (!tested)
 	{
@@ -43,15 +40,18 @@ TdeShmemInit(void)
 	}
 
 	TdeKeysShmemInit();
-	(void) TdeGetKeyMemory(&keys_locked);
-	aio_locked = TdeAioShmemInit();
-	wal_locked = TdeWalShmemInit();
+	TdeAioShmemInit();
+	TdeWalShmemInit();
 
-	if (!keys_locked || !aio_locked || !wal_locked)
-		ereport(LOG,
-				(errmsg("could not lock the memory that holds encryption keys"),
-				 errdetail("The keys could be written to swap space."),
-				 errhint("Raise the limit of locked memory (\"ulimit -l\", or LimitMEMLOCK in a systemd unit), or encrypt the swap space.")));
+	/* Now that all is there it can be told how much there is to lock. */
+	TdeLockMemory();
+	TdeNoteUnlockedMemory();
+}
+
+void
+TdeShmemDetach(void)
+{
+	tde_secure_detach();
 }
 
 /*
@@ -61,9 +61,26 @@ void
 tde_smgr_init(void)
 {
 	mdinit();
+	/* Locks are not inherited; no key has been used since the fork. */
+	if (IsUnderPostmaster)
+		tde_secure_relock();
 	if (tde_lock_memory)
 		TdeLockMemory();
 	TdeKeysProcessInit();
+	TdeNoteUnlockedMemory();
+}
+
+/*
+ * What this process still needs it gets again.  The storage manager holds
+ * interrupts off while it uses a key, and so this barrier.
+ */
+bool
+TdeForgetObsoleteKeys(void)
+{
+	TdeKeysForgetStale();
+	TdeForgetPageCiphers();
+	tde_wal_reader_forget_keys();
+	return true;
 }
 
 /*

@@ -125,6 +125,24 @@ tde_evp_context(TdeEvp which, bool encrypt)
 	return ctx;
 }
 
+void
+tde_evp_forget_key(EVP_CIPHER_CTX *ctx)
+{
+	/* XTS wants halves that differ */
+	static const uint8 no_secret[TDE_MAX_KEY_LEN] = {1};
+
+	/*
+	 * Of the same length, so it takes all of the room.  If OpenSSL refuses
+	 * (a FIPS module does that when a self-test of its own has failed), the
+	 * context is emptied and never works again.
+	 */
+	if (EVP_CipherInit_ex2(ctx, NULL, no_secret, NULL, -1, NULL) != 1)
+	{
+		EVP_CIPHER_CTX_reset(ctx);
+		ERR_clear_error();
+	}
+}
+
 int
 tde_random(void *buf, size_t len)
 {

@@ -40,8 +40,15 @@ extern const EVP_CIPHER *tde_evp(TdeEvp which);
 extern EVP_CIPHER_CTX *tde_evp_context(TdeEvp which, bool encrypt);
 
 /*
+ * Overwrite the schedule of a context's key by that of a key that is no
+ * secret.  The context can be given a key again.
+ */
+extern void tde_evp_forget_key(EVP_CIPHER_CTX *ctx);
+
+/*
  * Between these two, what OpenSSL allocates lies in secure memory
- * (secure_heap.c).
+ * (secure_heap.c).  Whatever gives OpenSSL a key that it may copy stands
+ * between them.  Pairs may be nested.
  */
 extern void tde_secure_heap_begin(void);
 extern void tde_secure_heap_end(void);

@@ -77,22 +77,38 @@ tde_ctr_free(TdeCtr *ctx)
 	OPENSSL_free(ctx);
 }
 
+void
+tde_ctr_forget_key(TdeCtr *ctx)
+{
+	if (ctx->current == NULL)
+		return;
+	tde_evp_forget_key(ctx->current->ctr);
+	tde_evp_forget_key(ctx->current->ecb);
+	ctx->current = NULL;
+}
+
 int
 tde_ctr_set_key(TdeCtr *ctx, const uint8 *key, int keylen)
 {
-	CtrContexts *c;
+	CtrContexts *c = NULL;
 
-	ctx->current = NULL;
 	if (keylen == 16)
 		c = &ctx->aes128;
 	else if (keylen == 32)
 		c = &ctx->aes256;
-	else
+
+	/* of the same length, the new key takes the old one's place */
+	if (c != ctx->current)
+		tde_ctr_forget_key(ctx);
+	ctx->current = c;
+	if (c == NULL)
 		return tde_fail(gettext_noop("key has a wrong length"));
 	if (EVP_EncryptInit_ex2(c->ctr, NULL, key, NULL, NULL) != 1 ||
 		EVP_EncryptInit_ex2(c->ecb, NULL, key, NULL, NULL) != 1)
+	{
+		tde_ctr_forget_key(ctx);
 		return tde_fail(gettext_noop("could not set a cipher's key"));
-	ctx->current = c;
+	}
 	return 0;
 }
 

@@ -4,7 +4,8 @@
  *	  HKDF-SHA-256 (RFC 5869), by which a principal key gives the keys that
  *	  wrap scope keys.
  *
- * Allocates inside OpenSSL; not for critical sections.
+ * Allocates inside OpenSSL, which copies the key: in the secure heap.  Not for
+ * critical sections.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -38,9 +39,14 @@ tde_hkdf(const uint8 *key, size_t keylen, const uint8 *salt, size_t saltlen,
 		hkdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
 	if (hkdf == NULL)
 		return tde_fail(gettext_noop("OpenSSL does not provide HKDF"));
+
+	tde_secure_heap_begin();
 	ctx = EVP_KDF_CTX_new(hkdf);
 	if (ctx == NULL)
+	{
+		tde_secure_heap_end();
 		return tde_fail(gettext_noop("could not create an OpenSSL key derivation context"));
+	}
 
 	*p++ = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST,
 											"SHA256", 0);
@@ -57,6 +63,7 @@ tde_hkdf(const uint8 *key, size_t keylen, const uint8 *salt, size_t saltlen,
 
 	ok = EVP_KDF_derive(ctx, out, outlen, params);
 	EVP_KDF_CTX_free(ctx);
+	tde_secure_heap_end();
 	if (ok != 1)
 	{
 		tde_wipe(out, outlen);

@@ -7,7 +7,7 @@
  * so FIPS 140-3 (IG C.H, scenario 2) wants it, and so nobody can use one
  * twice.  Random IVs of 96 bits allow 2^32 wrappings under one key.
  *
- * Allocates inside OpenSSL; not for critical sections.
+ * Allocates inside OpenSSL, in the secure heap; not for critical sections.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -34,6 +34,7 @@ tde_wrap(const uint8 *kek, const uint8 *aad, size_t aadlen,
 
 	if (ctx == NULL)
 		return -1;
+	tde_secure_heap_begin();
 	ok = EVP_EncryptInit_ex2(ctx, NULL, kek, NULL, NULL) == 1 &&
 		EVP_EncryptUpdate(ctx, NULL, &n, aad, (int) aadlen) == 1 &&
 		EVP_CIPHER_CTX_get_updated_iv(ctx, iv, TDE_WRAP_IV_LEN) == 1 &&
@@ -42,6 +43,7 @@ tde_wrap(const uint8 *kek, const uint8 *aad, size_t aadlen,
 		EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG,
 							TDE_WRAP_TAG_LEN, tag) == 1;
 	EVP_CIPHER_CTX_free(ctx);
+	tde_secure_heap_end();
 	if (!ok)
 	{
 		tde_wipe(out, len);
@@ -60,6 +62,7 @@ tde_unwrap(const uint8 *kek, const uint8 *iv, const uint8 *aad, size_t aadlen,
 
 	if (ctx == NULL)
 		return -1;
+	tde_secure_heap_begin();
 	ok = EVP_DecryptInit_ex2(ctx, NULL, kek, iv, NULL) == 1 &&
 		EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, TDE_WRAP_TAG_LEN,
 							unconstify(uint8 *, tag)) == 1 &&
@@ -67,6 +70,7 @@ tde_unwrap(const uint8 *kek, const uint8 *iv, const uint8 *aad, size_t aadlen,
 		EVP_DecryptUpdate(ctx, out, &n, in, (int) len) == 1 &&
 		EVP_DecryptFinal_ex(ctx, out + len, &n) == 1;
 	EVP_CIPHER_CTX_free(ctx);
+	tde_secure_heap_end();
 	if (!ok)
 	{
 		tde_wipe(out, len);

@@ -50,7 +50,8 @@ typedef struct PageContexts
 
 struct TdePageCipher
 {
-	TdeCipher	cipher;			/* TDE_CIPHER_INVALID: no key set */
+	TdeCipher	cipher;			/* TDE_CIPHER_INVALID: no key set, and no
+								 * context has one */
 	uint8		key[TDE_MAX_KEY_LEN];
 	PageContexts contexts[TDE_CIPHER_LAST + 1];
 };
@@ -114,26 +115,60 @@ tde_page_cipher_free(TdePageCipher *ctx)
 	OPENSSL_clear_free(ctx, sizeof(TdePageCipher));
 }
 
+void
+tde_page_cipher_forget_key(TdePageCipher *ctx)
+{
+	PageContexts *c = &ctx->contexts[ctx->cipher];
+
+	if (ctx->cipher == TDE_CIPHER_INVALID)
+		return;
+	tde_evp_forget_key(c->ecb);
+	for (int i = 0; i < lengthof(c->body); i++)
+	{
+		if (c->keyed[i])
+			tde_evp_forget_key(c->body[i]);
+		c->keyed[i] = false;
+	}
+	tde_wipe(ctx->key, sizeof(ctx->key));
+	ctx->cipher = TDE_CIPHER_INVALID;
+}
+
 int
 tde_page_cipher_set_key(TdePageCipher *ctx, TdeCipher cipher, const uint8 *key)
 {
 	int			len = tde_cipher_key_len(cipher);
 	PageContexts *c;
+	bool		ok;
 
-	ctx->cipher = TDE_CIPHER_INVALID;
+	if (cipher != ctx->cipher)
+		tde_page_cipher_forget_key(ctx);
 	if (len == 0)
 		return tde_fail(gettext_noop("cipher is unknown"));
 	if (CRYPTO_memcmp(key, key + len / 2, len / 2) == 0)
+	{
+		tde_page_cipher_forget_key(ctx);
 		return tde_fail(gettext_noop("halves of the key are equal"));
+	}
 
-	c = &ctx->contexts[cipher];
-	if (EVP_EncryptInit_ex2(c->ecb, NULL, key + len / 2, NULL, NULL) != 1)
-		return tde_fail(gettext_noop("could not set a cipher's key"));
-
-	/* a direction gets its key with its first page: often only one is used */
-	c->keyed[0] = c->keyed[1] = false;
+	/*
+	 * It takes the place of the last one wherever that is.  A direction that
+	 * has none gets it with its first page: often only one is used.
+	 */
 	memcpy(ctx->key, key, len);
 	ctx->cipher = cipher;
+	c = &ctx->contexts[cipher];
+	ok = EVP_EncryptInit_ex2(c->ecb, NULL, key + len / 2, NULL, NULL) == 1;
+	for (int i = 0; i < lengthof(c->body); i++)
+	{
+		if (c->keyed[i])
+			ok = ok &&
+				EVP_CipherInit_ex2(c->body[i], NULL, key, NULL, -1, NULL) == 1;
+	}
+	if (!ok)
+	{
+		tde_page_cipher_forget_key(ctx);
+		return tde_fail(gettext_noop("could not set a cipher's key"));
+	}
 	return 0;
 }
 

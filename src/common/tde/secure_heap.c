@@ -6,9 +6,10 @@
  * A cipher context contains the key (an AES key schedule begins with it), and
  * OpenSSL allocates it with malloc, so that it would be in every core dump.
  * OpenSSL lets a program replace its allocator, but only before the first
- * allocation.  Ours is malloc, except while this layer makes a context: then
- * memory comes from chunks that tde_secure_alloc() gives, which are locked
- * and left out of core dumps.
+ * allocation.  Ours is malloc, except while this layer makes a context or
+ * gives OpenSSL a key for the length of one call: then memory comes from
+ * chunks that tde_secure_alloc() gives, which are locked and left out of core
+ * dumps.  What is in a chunk stays in one, however it grows.
  *
  * Contexts are few and come in few sizes, so a block that is freed goes to a
  * list of its size and waits there for the next one.  Chunks are never given
@@ -27,8 +28,6 @@
 #endif
 
 #include <openssl/crypto.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "cipher_internal.h"
 #include "tde/cipher.h"
@@ -59,13 +58,12 @@ StaticAssertDecl(sizeof(Chunk) <= UNIT, "a chunk's header is one unit");
 
 static Chunk *chunks = NULL;
 static Block *free_blocks[MAX_BLOCK / UNIT + 1];
-static pid_t chunks_locked_by = 0;
 
 /*
- * Are we making a context?  Per thread, so that threads which a library has
- * started never touch the above.
+ * How many have begun and not ended?  Per thread, so that threads which a
+ * library has started never touch the above.
  */
-static __thread bool in_use = false;
+static __thread int in_use = 0;
 
 static Block *
 secure_block(size_t size)
@@ -108,14 +106,20 @@ is_secure(const void *ptr)
 }
 
 static void *
-heap_malloc(size_t size, const char *file, int line)
+secure_malloc(size_t size)
 {
 	Block	   *block;
 
-	if (!in_use || size > MAX_BLOCK - UNIT)
+	if (size > MAX_BLOCK - UNIT)
 		return malloc(size);
 	block = secure_block(size);
 	return block ? (char *) block + UNIT : NULL;
+}
+
+static void *
+heap_malloc(size_t size, const char *file, int line)
+{
+	return in_use > 0 ? secure_malloc(size) : malloc(size);
 }
 
 static void
@@ -152,7 +156,7 @@ heap_realloc(void *ptr, size_t size, const char *file, int line)
 	old_size = ((Block *) ((char *) ptr - UNIT))->size - UNIT;
 	if (size <= old_size)
 		return ptr;
-	result = heap_malloc(size, file, line);
+	result = secure_malloc(size);
 	if (result != NULL)
 	{
 		memcpy(result, ptr, old_size);
@@ -170,18 +174,12 @@ tde_secure_heap_init(void)
 void
 tde_secure_heap_begin(void)
 {
-	/* a lock on memory is not inherited by a child process */
-	if (chunks_locked_by != getpid())
-	{
-		chunks_locked_by = getpid();
-		for (Chunk *chunk = chunks; chunk != NULL; chunk = chunk->next)
-			(void) mlock(chunk, CHUNK_SIZE);
-	}
-	in_use = true;
+	in_use++;
 }
 
 void
 tde_secure_heap_end(void)
 {
-	in_use = false;
+	Assert(in_use > 0);
+	in_use--;
 }

@@ -86,6 +86,16 @@ make_cipher(const TdeWalEpoch *epoch)
 	return c;
 }
 
+void
+tde_wal_reader_forget_keys(void)
+{
+	for (int i = 0; i < NUM_CIPHERS; i++)
+	{
+		tde_ctr_free(ciphers[i].ctr);
+		memset(&ciphers[i], 0, sizeof(ciphers[i]));
+	}
+}
+
 static void fail(XLogReaderState *state, const char *fmt,...) pg_attribute_printf(2, 3);
 
 static void

@@ -103,6 +103,7 @@ extern int	tde_ctr_crypt(TdeCtr *ctx, const uint8 *counter,
 						  const void *in, void *out, size_t len);
 extern int	tde_ctr_crypt_from(TdeCtr *ctx, const uint8 *counter, size_t skip,
 							   const void *in, void *out, size_t len);
+extern void tde_ctr_forget_key(TdeCtr *ctx);
 extern void tde_ctr_free(TdeCtr *ctx);
 
 /*
@@ -119,6 +120,21 @@ extern void tde_wipe(void *buf, size_t len);
  */
 extern void *tde_secure_alloc(size_t size, bool shared, bool *locked);
 extern void tde_secure_free(void *ptr, size_t size);
+
+/*
+ * A lock on memory is not inherited.  To be called by a child process before
+ * it uses a key: locks all such memory that it has from its parent.
+ * tde_secure_detach() is for a child that needs no keys: it gives back what
+ * is shared, and locks the rest, which OpenSSL may use to the end.
+ */
+extern void tde_secure_relock(void);
+extern void tde_secure_detach(void);
+
+/*
+ * How many bytes of such memory does this process have, and is all of it
+ * locked?
+ */
+extern size_t tde_secure_size(bool *locked);
 
 /*
  * Let OpenSSL keep what it knows of our keys in such memory, too.  To be

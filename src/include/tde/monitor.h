@@ -75,8 +75,26 @@ typedef struct TdeCacheInfo
 
 extern void TdeGetCaches(TdeCacheInfo caches[TDE_CACHES]);
 
-/* The memory that holds keys, in bytes; is it locked? */
-extern size_t TdeGetKeyMemory(bool *locked);
+/*
+ * The memory that holds keys.
+ */
+typedef struct TdeKeyMemory
+{
+	size_t		size;			/* bytes that this process has, shared ones
+								 * included */
+	bool		locked;			/* all of it, in all processes */
+	uint32		unlocked_processes; /* that could not lock all of theirs,
+									 * since the server started */
+} TdeKeyMemory;
+
+extern void TdeGetKeyMemory(TdeKeyMemory *memory);
+
+/*
+ * To be called where this process may have got memory for keys: counts it if
+ * it could not lock all that it has, and says so if it is the first of all
+ * (initdb is not bothered with that).
+ */
+extern void TdeNoteUnlockedMemory(void);
 
 /* ---- resetting ---- */
 

@@ -58,6 +58,11 @@ extern int	tde_page_cipher_set_key(TdePageCipher *ctx, TdeCipher cipher,
 									const uint8 *key);
 
 /*
+ * Overwrite all that the context knows of its key; allocates nothing.
+ */
+extern void tde_page_cipher_forget_key(TdePageCipher *ctx);
+
+/*
  * Encrypt src, a page as it is in memory, into dst, BLCKSZ bytes each; they
  * may be the same, or must not overlap.  src is read once from front to back
  * so that hint bits may be set in it meanwhile.  The checksum field is copied

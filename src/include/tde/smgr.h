@@ -72,9 +72,12 @@ extern PGDLLIMPORT bool tde_write_bad_checksums;
 /*
  * Called by TdeShmemInit(), after AioShmemInit(): makes the memory that hands
  * keys from the start of a read to its completion, and the cipher contexts
- * that all processes inherit.  Returns false if it could not be locked.
+ * that all processes inherit.
  */
-extern bool TdeAioShmemInit(void);
+extern void TdeAioShmemInit(void);
+
+/* Overwrite the keys in all cipher contexts of this process. */
+extern void TdeForgetPageCiphers(void);
 
 /* A read is about to be staged; key is NULL for a plain relation. */
 extern void TdeStartRead(PgAioHandle *ioh, ForkNumber forknum,

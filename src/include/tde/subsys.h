@@ -24,6 +24,20 @@
 extern void TdeShmemInit(void);
 
 /*
+ * Called by a child of the postmaster that does not attach to shared memory
+ * (the log collector): it keeps no memory that holds keys, either.
+ */
+extern void TdeShmemDetach(void);
+
+/*
+ * Called by every process when PROCSIGNAL_BARRIER_TDE_FORGET reaches it, which
+ * a checkpoint sends that has removed keys: wipes the copies of keys that do
+ * not hold any more, and the schedules of all keys in cipher contexts.
+ * Always returns true: done.
+ */
+extern bool TdeForgetObsoleteKeys(void);
+
+/*
  * Called by the startup process before it replays anything: reads all scope
  * files, asks the providers for the principal keys that are not resident yet,
  * and queues the keys whose relation is gone for removal.  FATAL if a
@@ -43,10 +57,12 @@ extern bool TdeBackupIsRunning(void);
 
 /*
  * The part of the key store in TdeShmemInit(), in what each process does in
- * smgrinit() (tables and memory of its own), and in redo.
+ * smgrinit() (tables and memory of its own), when keys were removed, and in
+ * redo.
  */
 extern void TdeKeysShmemInit(void);
 extern void TdeKeysProcessInit(void);
+extern void TdeKeysForgetStale(void);
 extern void TdeKeysRedo(XLogReaderState *record);
 
 /*

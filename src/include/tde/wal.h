@@ -36,9 +36,9 @@ extern PGDLLIMPORT TdeWalWriting *tde_wal_writing;
 
 /*
  * Called by TdeShmemInit(): makes that memory the first time, wipes it when
- * shared memory is made anew.  Returns false if it could not be locked.
+ * shared memory is made anew.
  */
-extern bool TdeWalShmemInit(void);
+extern void TdeWalShmemInit(void);
 
 /*
  * Is WAL encrypted: that which the server writes, or, in recovery, that which

@@ -68,6 +68,13 @@ extern int	tde_wal_read_page(XLogReaderState *state, XLogRecPtr pageptr,
 extern void tde_wal_enter_epoch(XLogReaderState *state,
 								const DecodedXLogRecord *record);
 
+/*
+ * A reader is not needed any more: give back the cipher contexts, which all
+ * readers of a process share, with the keys in them.  One that goes on asks
+ * for its key again.
+ */
+extern void tde_wal_reader_forget_keys(void);
+
 /* The reader will go on somewhere else: it is in no epoch that it knows of. */
 static inline void
 tde_wal_leave_epoch(XLogReaderState *state)

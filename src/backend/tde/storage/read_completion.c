@@ -67,13 +67,12 @@ StaticAssertDecl(PG_IOV_MAX <= 128 && PGAIO_RESULT_ERROR_BITS >= 23,
 
 /*
  * Make the slots, or wipe them if this is a reinitialisation after a crash.
- * Called where shared memory is initialised, after AioShmemInit().  Returns
- * false if the memory could not be locked.
+ * Called where shared memory is initialised, after AioShmemInit().
  */
-bool
+void
 TdeAioShmemInit(void)
 {
-	static bool locked = false;
+	bool		locked;
 	Size		size = mul_size(pgaio_ctl->io_handle_count, sizeof(ReadSlot));
 
 	if (read_slots != NULL)
@@ -89,8 +88,6 @@ TdeAioShmemInit(void)
 	}
 
 	TdePageCiphersInit();
-
-	return locked;
 }
 
 /*

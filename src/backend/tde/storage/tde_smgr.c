@@ -48,9 +48,17 @@ tde_smgr_unlink(RelFileLocatorBackend rlocator, ForkNumber forknum,
 {
 	mdunlink(rlocator, forknum, isRedo);
 
-	if (TdeIsActive() &&
-		(forknum == MAIN_FORKNUM || forknum == InvalidForkNumber))
-		TdeRelationUnlinked(&rlocator, isRedo);
+	if (!TdeIsActive() ||
+		(forknum != MAIN_FORKNUM && forknum != InvalidForkNumber))
+		return;
+	if (RelFileLocatorBackendIsTemp(rlocator))
+	{
+		const TdeRelationKey *key = TdeGetRelationKey(&rlocator);
+
+		if (key != NULL)
+			TdeForgetPageCipher(&key->id);
+	}
+	TdeRelationUnlinked(&rlocator, isRedo);
 }
 
 /*

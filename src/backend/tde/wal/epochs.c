@@ -32,10 +32,10 @@ XLogRecPtr	tde_wal_unread_page = InvalidXLogRecPtr;
 
 #define EPOCHS_PATH		TDE_GLOBAL_DIR "/" TDE_WAL_EPOCHS_FILE
 
-bool
+void
 TdeWalShmemInit(void)
 {
-	static bool locked;
+	bool		locked;
 
 	if (tde_wal_writing == NULL)
 	{
@@ -51,7 +51,6 @@ TdeWalShmemInit(void)
 	tde_wipe(tde_wal_writing->key, sizeof(tde_wal_writing->key));
 	pg_atomic_init_u32(&tde_wal_writing->replaying, 0);
 	tde_wal_epochs_init();
-	return locked;
 }
 
 bool

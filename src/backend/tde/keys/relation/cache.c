@@ -173,13 +173,29 @@ tde_cache_change(TdeCachePartition *part, const RelFileLocator *locator,
 }
 
 /*
- * Answers for many relations may have changed.
+ * A database is gone, with all of its keys.
  */
 void
-tde_cache_distrust(void)
+tde_cache_forget_database(Oid dbOid)
 {
 	for (int i = 0; i < TDE_CACHE_PARTITIONS; i++)
-		pg_atomic_fetch_add_u64(&partitions[i].generation, 1);
+	{
+		TdeCachePartition *part = &partitions[i];
+
+		LWLockAcquire(&part->lock, LW_EXCLUSIVE);
+		for (int set = 0; set < TDE_CACHE_SETS; set++)
+		{
+			for (int way = 0; way < TDE_CACHE_WAYS; way++)
+			{
+				TdeCacheEntry *entry = &part->entries[set][way];
+
+				if (entry->locator.dbOid == dbOid)
+					tde_wipe(entry, sizeof(*entry));
+			}
+		}
+		pg_atomic_fetch_add_u64(&part->generation, 1);
+		LWLockRelease(&part->lock);
+	}
 }
 
 /*

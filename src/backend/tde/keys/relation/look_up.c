@@ -58,6 +58,7 @@ local_table_init(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("could not map memory for encryption keys: %m")));
+	TdeNoteUnlockedMemory();
 }
 
 void
@@ -143,6 +144,18 @@ local_is_current(const LocalEntry *entry, const RelFileLocator *locator)
 		RelFileLocatorEquals(entry->locator, *locator) &&
 		entry->generation ==
 		pg_atomic_read_u64(&entry->partition->generation);
+}
+
+void
+TdeKeysForgetStale(void)
+{
+	for (int i = 0; local_entries != NULL && i < LOCAL_ENTRIES; i++)
+	{
+		LocalEntry *entry = &local_entries[i];
+
+		if (!local_is_current(entry, &entry->locator))
+			tde_wipe(entry, sizeof(*entry));
+	}
 }
 
 const TdeRelationKey *

@@ -55,7 +55,7 @@ extern void tde_cache_put(const RelFileLocator *locator, TdeCacheState state,
 extern void tde_cache_change(TdeCachePartition *part,
 							 const RelFileLocator *locator,
 							 TdeCacheState state, const TdeRelationKey *key);
-extern void tde_cache_distrust(void);
+extern void tde_cache_forget_database(Oid dbOid);
 extern int	tde_cache_count(int partition);
 
 /* ---- key files (key_file.c) ---- */

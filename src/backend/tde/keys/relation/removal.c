@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "relation_internal.h"
 #include "storage/fd.h"
+#include "storage/procsignal.h"
 #include "tde/subsys.h"
 #include "utils/injection_point.h"
 
@@ -289,7 +290,7 @@ remove_database(const TdeRemoval *removal)
 			ereport(LOG,
 					(errmsg("some useless files may be left behind in directory \"%s\"",
 							dir)));
-		tde_cache_distrust();
+		tde_cache_forget_database(dbOid);
 	}
 	LWLockRelease(&tde_store->lock);
 	if (scope)
@@ -375,6 +376,10 @@ TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint)
 			tde_queue_removal(&due[i].locator, &due[i].id, due[i].lsn);
 	}
 	pfree(due);
+
+	/* Nobody keeps what was removed; nobody waits for that. */
+	if (ndue > 0)
+		(void) EmitProcSignalBarrier(PROCSIGNAL_BARRIER_TDE_FORGET);
 
 	if (databases)
 	{

@@ -79,6 +79,7 @@ tde_temp_key_create(const RelFileLocator *locator, const TdeRelationKey *key)
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),
 					 errmsg("could not map memory for encryption keys: %m")));
+		TdeNoteUnlockedMemory();
 		for (int i = 0; i < TEMP_KEYS_A_CHUNK; i++)
 		{
 			chunk[i].next_free = free_temp_keys;

@@ -34,10 +34,6 @@ TdeStoreShared *tde_store = NULL;
 pg_atomic_uint32 *tde_active_flag = NULL;
 bool		tde_preloaded = false;
 
-/* Of the shared memory that holds keys. */
-static size_t secret_size = 0;
-static bool secret_locked = true;
-
 /*
  * Zeroed memory that all children of this process will share; "secret" is for
  * keys.  FATAL if there is none.
@@ -46,14 +42,10 @@ void *
 tde_map_shared(size_t size, bool secret)
 {
 	void	   *ptr;
-	bool		locked = true;
+	bool		locked;
 
 	if (secret)
-	{
 		ptr = tde_secure_alloc(size, true, &locked);
-		secret_size += size;
-		secret_locked = secret_locked && locked;
-	}
 	else
 	{
 		ptr = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -76,16 +68,10 @@ TdeStoreShmemInit(int tranche)
 	{
 		tde_store = tde_map_shared(sizeof(TdeStoreShared), false);
 		pg_atomic_init_u32(&tde_store->active, 0);
+		pg_atomic_init_u32(&tde_store->unlocked_processes, 0);
 	}
 	LWLockInitialize(&tde_store->lock, tranche);
 	tde_active_flag = &tde_store->active;
-}
-
-size_t
-TdeGetKeyMemory(bool *locked)
-{
-	*locked = secret_locked;
-	return secret_size;
 }
 
 /*

@@ -33,6 +33,9 @@ typedef struct TdeStoreShared
 {
 	pg_atomic_uint32 active;	/* of these; 0: all relations are plain */
 
+	/* those that could not lock their memory for keys, since the start */
+	pg_atomic_uint32 unlocked_processes;
+
 	/*
 	 * Serialises changes of providers and scopes and is held over file I/O;
 	 * nothing that creates or uses a relation waits for it.  The first lock of
