@@ -52,6 +52,7 @@ void
 TdeShmemDetach(void)
 {
 	tde_secure_detach();
+	TdeLockMemory();
 }
 
 /*

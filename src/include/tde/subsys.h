@@ -25,7 +25,8 @@ extern void TdeShmemInit(void);
 
 /*
  * Called by a child of the postmaster that does not attach to shared memory
- * (the log collector): it keeps no memory that holds keys, either.
+ * (the log collector): it keeps no memory that holds keys, either, and locks
+ * what it has where lock_memory asks for it.
  */
 extern void TdeShmemDetach(void);
 

@@ -29,6 +29,7 @@
 #include "postgres.h"
 
 #include "storage_internal.h"
+#include "tde/smgr.h"
 
 #define NUM_PAGE_CIPHERS	8
 
