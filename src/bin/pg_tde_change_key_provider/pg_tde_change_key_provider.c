@@ -220,7 +220,7 @@ check_scope(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider)
 			pg_log_warning("%s", problem);
 		return true;
 	}
-	if (scope->principal.provider_id == provider->id &&
+	if (tde_provider_is_named(provider, &scope->principal) &&
 		!tde_fe_scope_is_over(".", scope) &&
 		!tde_fe_unwrap_scope(scope, provider, &error))
 	{

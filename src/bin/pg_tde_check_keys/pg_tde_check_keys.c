@@ -122,18 +122,32 @@ providers_of(const TdeScope *scope, char **problem)
 /*
  * Ask for the principal key and unwrap the scope keys.  Returns false after a
  * report.
+ *
+ * Without the list of providers the scope's own word for its provider may do,
+ * but if replay does not bring the list it is lost.
  */
 static bool
 open_scope(TdeScope *scope, const char *name)
 {
+	char	   *list_problem = NULL;
 	char	   *problem = NULL;
-	const char *hint = _("Restore the list of key providers from a backup.");
-	const TdeProviderList *list = providers_of(scope, &problem);
+	const char *hint;
+	const TdeProviderList *list = providers_of(scope, &list_problem);
+	bool		open = tde_fe_open_scope(scope, list, &problem, &hint);
 
-	if (problem == NULL && tde_fe_open_scope(scope, list, &problem, &hint))
-		return true;
-	problem_found(name, problem, hint);
-	return false;
+	if (list_problem)
+		problem_found(name, list_problem,
+					  _("Restore the list of key providers from a backup."));
+	else if (!open)
+		problem_found(name, problem, hint);
+	else if (list == NULL && !will_recover)
+		problem_found(name,
+					  psprintf(_("key provider \"%s\" (number %d), which has principal key \"%s\", is in no list"),
+							   scope->principal.provider_name,
+							   scope->principal.provider_id,
+							   scope->principal.key_name),
+					  _("Restore the list of key providers from a backup."));
+	return open;
 }
 
 /*

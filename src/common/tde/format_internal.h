@@ -33,25 +33,31 @@ tde_format_crc(const uint8 *buf, size_t len)
 
 /*
  * Begin to read: magic and version, in this order, so that a reader says of a
- * newer format that it is newer.  The reader then stands behind them.
+ * newer format that it is newer.  The reader then stands behind them.  Returns
+ * the version, which is 1 to "newest", or 0 with *reason.
  */
-static inline bool
+static inline int
 tde_format_begin(TdeReader *r, const uint8 *buf, size_t len,
-				 const char *magic, int version, const char **reason)
+				 const char *magic, int newest, const char **reason)
 {
 	char		found[TDE_MAGIC_LEN];
+	int			version = 0;
 
 	tde_reader_init(r, buf, len);
 	tde_get_bytes(r, found, TDE_MAGIC_LEN);
 	if (!r->failed && memcmp(found, magic, TDE_MAGIC_LEN) != 0)
 		*reason = gettext_noop("magic number is wrong");
-	else if (tde_get_uint(r, 2) != version && !r->failed)
-		*reason = gettext_noop("format version is not supported");
-	else if (r->failed)
-		*reason = gettext_noop("file is truncated");
 	else
-		return true;
-	return false;
+	{
+		version = (int) tde_get_uint(r, 2);
+		if (r->failed)
+			*reason = gettext_noop("file is truncated");
+		else if (version < 1 || version > newest)
+			*reason = gettext_noop("format version is not supported");
+		else
+			return version;
+	}
+	return 0;
 }
 
 /*

@@ -20,7 +20,7 @@
 #include "tde/scope.h"
 
 #define MAGIC				"CFSC"
-#define VERSION				1
+#define VERSION				2
 #define WRAP_INFO			"coffer scope key wrap v1"
 
 #define MIN_PRINCIPAL_LEN	16
@@ -29,7 +29,7 @@
 #define FLAG_RETIRED			0x02
 #define KNOWN_FLAGS				(FLAG_FOLLOWS_DEFAULT | FLAG_RETIRED)
 
-#define HEADER_LEN			64
+#define HEADER_LEN			88
 #define GENERATION_LEN		TDE_SCOPE_GENERATION_LEN
 #define AAD_LEN				52
 
@@ -37,6 +37,7 @@ size_t
 tde_scope_encoded_size(int ngenerations)
 {
 	return HEADER_LEN + TDE_MAX_PROVIDER_NAME + TDE_MAX_KEY_NAME +
+		TDE_MAX_PROVIDER_TYPE + TDE_MAX_PROVIDER_OPTIONS +
 		(size_t) ngenerations * GENERATION_LEN + TDE_CRC_LEN;
 }
 
@@ -130,6 +131,11 @@ check_values(const TdeScope *scope)
 		scope->principal.provider_name[0] == '\0' ||
 		scope->principal.key_name[0] == '\0')
 		return gettext_noop("name of the principal key is incomplete");
+	if (scope->principal.provider_type[0] == '\0' &&
+		(scope->principal.provider_options[0] != '\0' ||
+		 scope->principal.provider_change != 0 ||
+		 !TdeIdIsZero(&scope->principal.provider_uuid)))
+		return gettext_noop("type of the key provider is missing");
 	if (scope->ngenerations < 1 ||
 		scope->ngenerations > TDE_SCOPE_MAX_GENERATIONS)
 		return gettext_noop("number of key generations is out of range");
@@ -149,6 +155,8 @@ tde_scope_encode(const TdeScope *scope, uint8 *buf)
 	const TdePrincipalRef *principal = &scope->principal;
 	size_t		provider_len = strlen(principal->provider_name);
 	size_t		name_len = strlen(principal->key_name);
+	size_t		type_len = strlen(principal->provider_type);
+	size_t		options_len = strlen(principal->provider_options);
 	uint8		flags = 0;
 	size_t		len;
 
@@ -161,7 +169,7 @@ tde_scope_encode(const TdeScope *scope, uint8 *buf)
 		flags |= FLAG_FOLLOWS_DEFAULT;
 	if (scope->retired)
 		flags |= FLAG_RETIRED;
-	len = HEADER_LEN + provider_len + name_len +
+	len = HEADER_LEN + provider_len + name_len + type_len + options_len +
 		(size_t) scope->ngenerations * GENERATION_LEN + TDE_CRC_LEN;
 
 	tde_put_bytes(&w, MAGIC, TDE_MAGIC_LEN);
@@ -177,10 +185,16 @@ tde_scope_encode(const TdeScope *scope, uint8 *buf)
 	tde_put_uint(&w, provider_len, 2);
 	tde_put_uint(&w, name_len, 2);
 	tde_put_uint(&w, scope->ngenerations, 4);
-	tde_put_reserved(&w, 4);
+	tde_put_uint(&w, options_len, 2);
+	tde_put_uint(&w, type_len, 1);
+	tde_put_reserved(&w, 1);
+	tde_put_bytes(&w, principal->provider_uuid.b, TDE_ID_LEN);
+	tde_put_uint(&w, principal->provider_change, 8);
 	Assert(w.p == buf + HEADER_LEN);
 	tde_put_bytes(&w, principal->provider_name, provider_len);
 	tde_put_bytes(&w, principal->key_name, name_len);
+	tde_put_bytes(&w, principal->provider_type, type_len);
+	tde_put_bytes(&w, principal->provider_options, options_len);
 
 	for (int i = 0; i < scope->ngenerations; i++)
 	{
@@ -210,10 +224,14 @@ decode_header(TdeReader *r, const uint8 *buf, size_t len, TdeScope *scope,
 	size_t		stated;
 	size_t		provider_len;
 	size_t		name_len;
+	size_t		type_len = 0;
+	size_t		options_len = 0;
 	uint32		ngenerations;
+	int			version;
 
 	memset(scope, 0, sizeof(TdeScope));
-	if (!tde_format_begin(r, buf, len, MAGIC, VERSION, reason))
+	version = tde_format_begin(r, buf, len, MAGIC, VERSION, reason);
+	if (version == 0)
 		return -1;
 	scope->kind = tde_get_uint(r, 1);
 	flags = tde_get_uint(r, 1);
@@ -231,11 +249,24 @@ decode_header(TdeReader *r, const uint8 *buf, size_t len, TdeScope *scope,
 	provider_len = tde_get_uint(r, 2);
 	name_len = tde_get_uint(r, 2);
 	ngenerations = tde_get_uint(r, 4);
-	tde_get_reserved(r, 4);
+	if (version == 1)
+		tde_get_reserved(r, 4);
+	else
+	{
+		options_len = tde_get_uint(r, 2);
+		type_len = tde_get_uint(r, 1);
+		tde_get_reserved(r, 1);
+		tde_get_bytes(r, scope->principal.provider_uuid.b, TDE_ID_LEN);
+		scope->principal.provider_change = tde_get_uint(r, 8);
+	}
 	tde_get_string(r, scope->principal.provider_name, provider_len,
 				   sizeof(scope->principal.provider_name));
 	tde_get_string(r, scope->principal.key_name, name_len,
 				   sizeof(scope->principal.key_name));
+	tde_get_string(r, scope->principal.provider_type, type_len,
+				   sizeof(scope->principal.provider_type));
+	tde_get_string(r, scope->principal.provider_options, options_len,
+				   sizeof(scope->principal.provider_options));
 
 	if (r->failed || (flags & ~KNOWN_FLAGS) != 0)
 	{

@@ -158,15 +158,6 @@ tde_fe_find_provider(const TdeProviderList *list, const char *name)
 	return NULL;
 }
 
-TdeProvider *
-tde_fe_find_provider_by_id(const TdeProviderList *list, int32 id)
-{
-	for (int i = 0; i < list->nproviders; i++)
-		if (list->providers[i].id == id)
-			return &list->providers[i];
-	return NULL;
-}
-
 char *
 tde_fe_scope_name(TdeScopeKind kind, Oid dbOid)
 {

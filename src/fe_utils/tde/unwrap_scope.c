@@ -17,12 +17,12 @@
 #include "common/logging.h"
 #include "tde/fe_key_store.h"
 
-/* A provider's answer. */
+/* What is found at a place. */
 typedef struct Answer
 {
 	struct Answer *next;
-	Oid			provider_db;
-	int32		provider_id;
+	char		type[TDE_MAX_PROVIDER_TYPE + 1];
+	char		options[TDE_MAX_PROVIDER_OPTIONS + 1];
 	char		key_name[TDE_MAX_KEY_NAME + 1];
 	TdePrincipalKey *key;		/* secure memory */
 	TdeKeyringError error;
@@ -31,22 +31,22 @@ typedef struct Answer
 static Answer *answers = NULL;
 
 static const Answer *
-ask(Oid provider_db, const TdeProvider *provider, const char *key_name)
+ask(const TdeProvider *provider, const char *key_name)
 {
 	Answer	   *answer;
 	bool		locked;
 
 	for (answer = answers; answer != NULL; answer = answer->next)
 	{
-		if (answer->provider_db == provider_db &&
-			answer->provider_id == provider->id &&
+		if (strcmp(answer->type, provider->type) == 0 &&
+			strcmp(answer->options, provider->options) == 0 &&
 			strcmp(answer->key_name, key_name) == 0)
 			return answer;
 	}
 
 	answer = pg_malloc0(sizeof(Answer));
-	answer->provider_db = provider_db;
-	answer->provider_id = provider->id;
+	strlcpy(answer->type, provider->type, sizeof(answer->type));
+	strlcpy(answer->options, provider->options, sizeof(answer->options));
 	strlcpy(answer->key_name, key_name, sizeof(answer->key_name));
 	answer->key = tde_secure_alloc(sizeof(TdePrincipalKey), false, &locked);
 	if (answer->key == NULL)
@@ -75,8 +75,7 @@ tde_fe_unwrap_scope(TdeScope *scope, const TdeProvider *provider,
 	const char *key_name = scope->principal.key_name;
 	const Answer *answer;
 
-	answer = ask(provider->id > 0 ? scope->dbOid : InvalidOid, provider,
-				 key_name);
+	answer = ask(provider, key_name);
 	if (answer->error.status != TDE_KEYRING_OK)
 	{
 		*error = answer->error;
@@ -98,12 +97,10 @@ tde_fe_open_scope(TdeScope *scope, const TdeProviderList *list,
 				  char **problem, const char **hint)
 {
 	static TdeKeyringError error;
-	const TdeProvider *provider = NULL;
+	TdeProvider provider[TDE_MAX_CANDIDATES];
+	int			n = tde_provider_candidates(&scope->principal, list, provider);
 
-	if (list)
-		provider = tde_fe_find_provider_by_id(list,
-											  scope->principal.provider_id);
-	if (provider == NULL)
+	if (n == 0)
 	{
 		*problem = psprintf(_("key provider \"%s\" (number %d), which has principal key \"%s\", does not exist"),
 							scope->principal.provider_name,
@@ -112,12 +109,17 @@ tde_fe_open_scope(TdeScope *scope, const TdeProviderList *list,
 		*hint = _("Restore the list of key providers from a backup.");
 		return false;
 	}
-	if (!tde_fe_unwrap_scope(scope, provider, &error))
+	for (int i = 0; i < n; i++)
 	{
-		*problem = psprintf(error.detail[0] ? "%s: %s" : "%s",
-							error.message, error.detail);
-		*hint = error.hint[0] ? error.hint : NULL;
-		return false;
+		TdeKeyringError later;
+
+		/* what is wrong with the first, which the list names, counts */
+		if (tde_fe_unwrap_scope(scope, &provider[i],
+								i == 0 ? &error : &later))
+			return true;
 	}
-	return true;
+	*problem = psprintf(error.detail[0] ? "%s: %s" : "%s",
+						error.message, error.detail);
+	*hint = error.hint[0] ? error.hint : NULL;
+	return false;
 }

@@ -73,8 +73,6 @@ extern RelFileLocator *tde_fe_list_keys(const char *pgdata, Oid dbOid, int *n);
 /* A provider of a list, or NULL. */
 extern TdeProvider *tde_fe_find_provider(const TdeProviderList *list,
 										 const char *name);
-extern TdeProvider *tde_fe_find_provider_by_id(const TdeProviderList *list,
-											   int32 id);
 
 /*
  * Does nothing need the keys of a scope any more?  (No principal key is set,
@@ -101,9 +99,9 @@ extern void tde_fe_write_file(const char *path, const uint8 *data, size_t len);
 /* ---- principal keys (unwrap_scope.c) ---- */
 
 /*
- * Find the principal key's provider in the list (NULL if there is none) and
- * unwrap the scope keys; false with *problem, and *hint or NULL, if that is
- * not possible.
+ * Ask the principal key's provider, as the list (NULL if there is none) or the
+ * scope itself describes it, and unwrap the scope keys; false with *problem,
+ * and *hint or NULL, if that is not possible.
  */
 extern bool tde_fe_open_scope(TdeScope *scope, const TdeProviderList *list,
 							  char **problem, const char **hint);

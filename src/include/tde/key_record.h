@@ -28,6 +28,14 @@ typedef struct TdeId
 
 #define TdeIdEquals(x, y)	(memcmp((x)->b, (y)->b, TDE_ID_LEN) == 0)
 
+static inline bool
+TdeIdIsZero(const TdeId *id)
+{
+	static const TdeId zero = {{0}};
+
+	return TdeIdEquals(id, &zero);
+}
+
 /* State of a record.  Stored: never renumber. */
 typedef enum TdeKeyState
 {

@@ -36,6 +36,7 @@ typedef enum TdeScopeKind
 extern const char *TdeScopeKindName(TdeScopeKind kind);
 
 /* Limits of the user interface, in bytes without terminator. */
+#define TDE_MAX_PROVIDER_TYPE	31
 #define TDE_MAX_PROVIDER_NAME	126
 #define TDE_MAX_PROVIDER_OPTIONS 1023
 #define TDE_MAX_KEY_NAME		255
@@ -44,11 +45,22 @@ extern const char *TdeScopeKindName(TdeScopeKind kind);
  * A principal key is named by its provider and its name there.  provider_id
  * is positive for a provider of the scope's database and negative for a
  * global one.
+ *
+ * The list of providers may have come to another state than the scope: in a
+ * base backup, which copies files one after the other, and after pg_rewind.
+ * So the provider has a UUID, which means the same provider everywhere, and
+ * its type and options stand here as they were when the scope was written.
+ * See tde_provider_candidates().
  */
 typedef struct TdePrincipalRef
 {
 	int32		provider_id;
+	TdeId		provider_uuid;	/* zeros: not known, from before version 2 */
+	char		provider_type[TDE_MAX_PROVIDER_TYPE + 1];	/* "": not known */
 	char		provider_name[TDE_MAX_PROVIDER_NAME + 1];
+	char		provider_options[TDE_MAX_PROVIDER_OPTIONS + 1];
+	uint64		provider_change;	/* change number of the list that this is
+									 * from */
 	char		key_name[TDE_MAX_KEY_NAME + 1];
 	uint64		created;		/* when the key was set for the scope, in
 								 * microseconds since 1970 */

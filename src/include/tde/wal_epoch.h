@@ -44,7 +44,7 @@ typedef struct TdeWalEpoch
 } TdeWalEpoch;
 
 /* Longest encoded epoch. */
-#define TDE_WAL_EPOCH_MAX_LEN	1024
+#define TDE_WAL_EPOCH_MAX_LEN	2048
 
 /*
  * Wrap epoch->key under the scope key and encode the epoch into buf, which

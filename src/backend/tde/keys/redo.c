@@ -84,12 +84,6 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	old = tde_scope_read(scope->kind, scope->dbOid, reason, sizeof(reason));
 	is_newer = old == NULL || !TdeIdEquals(&old->id, &scope->id) ||
 		old->change < scope->change;
-	if (!is_newer)
-	{
-		tde_scope_free(scope);
-		scope = old;
-		old = NULL;
-	}
 
 	/*
 	 * A principal key that was deleted may be gone for good, and its provider
@@ -103,10 +97,22 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 
 	/*
 	 * The keys come first: if they cannot be had this node can still start
-	 * again with the file that it has, up to here.
+	 * again with the file that it has, up to here.  Where the file is newer
+	 * its keys are these and more; if nobody returns the principal key that it
+	 * is under, these will do for now, under the one that the record names.
 	 */
-	resident = tde_scope_make_resident(scope,
-									   scope->retired ? WARNING : FATAL);
+	if (!is_newer && tde_scope_make_resident(old, WARNING))
+	{
+		tde_scope_free(scope);
+		scope = old;
+		old = NULL;
+		resident = true;
+	}
+	else
+		resident = tde_scope_make_resident(scope,
+										   scope->retired ||
+										   (!is_newer && old->retired) ?
+										   WARNING : FATAL);
 
 	/* store_lock keeps removal off. */
 	if (is_newer)
@@ -117,7 +123,7 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	}
 	if (resident)
 		tde_scope_publish(scope);
-	replaced = old != NULL && !old->retired;
+	replaced = is_newer && old != NULL && !old->retired;
 	tde_scope_free(scope);
 	if (old)
 		tde_scope_free(old);

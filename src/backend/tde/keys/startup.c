@@ -29,19 +29,21 @@
 /*
  * Is the scope from a branch that was given up?  After pg_rewind there can be
  * one whose provider, or whose database, was known only there.  A list of
- * providers that is missing as a whole says nothing of the kind: it is lost.
+ * providers that is missing as a whole, or damaged, says nothing of the kind:
+ * it is lost.
  */
 static bool
 is_from_dead_branch(const TdeScope *scope)
 {
 	Oid			provider_db = scope->principal.provider_id > 0 ? scope->dbOid : InvalidOid;
 	TdeProviderList *list;
+	char	   *problem;
 
 	if (scope->kind == TDE_SCOPE_DATABASE && !tde_database_exists(scope->dbOid))
 		return true;
-	list = TdeGetProviders(provider_db);
-	return list->change > 0 &&
-		tde_find_provider_by_id(list, scope->principal.provider_id) == NULL;
+	list = TdeTryGetProviders(provider_db, &problem);
+	return list != NULL && list->change > 0 &&
+		tde_find_named_provider(list, &scope->principal) == NULL;
 }
 
 static void

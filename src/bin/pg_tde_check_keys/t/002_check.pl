@@ -155,7 +155,7 @@ with_file("pg_tde/$own/database_key.key", \&flipped, [qr/, 1 problems$/m],
 	[qr/error: database $own: could not use file "pg_tde\/$own\/database_key.key": /],
 	'scope damaged');
 with_file("pg_tde/$own/provider_config", undef, [qr/, 1 problems$/m],
-	[qr/error: database $own: key provider "mine" \(number 1\), which has principal key "k", does not exist/],
+	[qr/error: database $own: key provider "mine" \(number 1\), which has principal key "k", is in no list/],
 	'list of providers lost');
 with_file("pg_tde/global/provider_config", \&flipped, [qr/, 3 problems$/m],
 	[qr/error: default key: could not use file "pg_tde\/global\/provider_config": /],

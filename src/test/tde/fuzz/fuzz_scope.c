@@ -43,8 +43,13 @@ decode(const uint8 *data, size_t size)
 	{
 		again = malloc(tde_scope_encoded_size(n));
 		FUZZ_REQUIRE(again != NULL);
-		FUZZ_REQUIRE(tde_scope_encode(&scope, again) == size);
-		FUZZ_REQUIRE(memcmp(again, data, size) == 0);
+		if (data[4] == 1)		/* not written any more */
+			FUZZ_REQUIRE(tde_scope_encode(&scope, again) > size);
+		else
+		{
+			FUZZ_REQUIRE(tde_scope_encode(&scope, again) == size);
+			FUZZ_REQUIRE(memcmp(again, data, size) == 0);
+		}
 		free(again);
 		FUZZ_REQUIRE(tde_scope_unwrap(&scope, principal,
 									  sizeof(principal)) < 0);

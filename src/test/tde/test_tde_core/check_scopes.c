@@ -33,7 +33,9 @@ decode_scope(const uint8 *buf, size_t len, const char **reason)
 						 MAX_ENTRIES, reason) < 0)
 		return false;
 
-	/* there is one way to write a scope */
+	/* there is one way to write a scope, and version 1 is not it any more */
+	if (buf[4] == 1)
+		return n == scope.ngenerations && tde_scope_encode(&scope, again) > len;
 	return n == scope.ngenerations &&
 		tde_scope_encode(&scope, again) == len && memcmp(buf, again, len) == 0;
 }
@@ -58,6 +60,7 @@ check_scope_vector(Vectors *v, uint8 *file, size_t *len,
 	TdeScope	scope;
 	TdeScopeGeneration g[MAX_ENTRIES];
 	uint8		id[TDE_ID_LEN];
+	uint8		uuid[TDE_ID_LEN];
 	uint8		key[TDE_WRAP_KEY_LEN];
 	uint8		other[TDE_WRAP_KEY_LEN];
 	uint8		wrapped[TDE_WRAP_KEY_LEN];
@@ -67,6 +70,7 @@ check_scope_vector(Vectors *v, uint8 *file, size_t *len,
 	*len = vectors_bytes(v, "file", file, MAX_VECTOR);
 	*principal_len = vectors_bytes(v, "principal", principal, 64);
 	vectors_bytes(v, "id", id, TDE_ID_LEN);
+	vectors_bytes(v, "uuid", uuid, TDE_ID_LEN);
 
 	if (!decode_scope(file, *len, &reason) ||
 		tde_scope_decode(file, *len, &scope, g, MAX_ENTRIES, &reason) < 0 ||
@@ -81,6 +85,12 @@ check_scope_vector(Vectors *v, uint8 *file, size_t *len,
 		strcmp(scope.principal.provider_name,
 			   vectors_get(v, "provider_name")) != 0 ||
 		strcmp(scope.principal.key_name, vectors_get(v, "key_name")) != 0 ||
+		memcmp(scope.principal.provider_uuid.b, uuid, TDE_ID_LEN) != 0 ||
+		strcmp(scope.principal.provider_type, vectors_get(v, "type")) != 0 ||
+		strcmp(scope.principal.provider_options,
+			   vectors_get(v, "options")) != 0 ||
+		scope.principal.provider_change != vectors_uint(v, "list_change") ||
+		file[4] != vectors_uint(v, "version") ||
 		vectors_nth(v, "key", scope.ngenerations) != NULL ||
 		!keys_are_zero(&scope) ||
 		tde_scope_encoded_size(scope.ngenerations) < *len ||
@@ -194,13 +204,31 @@ check_scope_values(Checks *checks, TdeScope *good)
 	REFUSED(g[0].number = 0, "number 0");
 	REFUSED(scope.principal.provider_id = 0, "provider 0");
 	REFUSED(scope.principal.key_name[0] = '\0', "no key name");
+	REFUSED(memset(scope.principal.provider_type, 0, 1);
+			scope.principal.provider_change = 0;
+			memset(&scope.principal.provider_uuid, 0, TDE_ID_LEN);
+			memset(scope.principal.provider_options, 'o', 1),
+			"no provider type, but options");
+	REFUSED(memset(scope.principal.provider_type, 0, 1);
+			scope.principal.provider_change = 0;
+			memset(scope.principal.provider_options, 0, 1);
+			memset(&scope.principal.provider_uuid, 1, 1),
+			"no provider type, but a UUID");
+	REFUSED(memset(scope.principal.provider_type, 0, 1);
+			scope.principal.provider_change = 1;
+			memset(scope.principal.provider_options, 0, 1);
+			memset(&scope.principal.provider_uuid, 0, TDE_ID_LEN),
+			"no provider type, but a list");
 #undef REFUSED
 	check(checks, tde_scope_wrap(good, buf, 15) < 0 &&
 		  tde_scope_unwrap(good, buf, 0) < 0, "scope: short principal key");
 }
 
-void
-check_scopes(Checks *checks)
+/*
+ * Change the vector of a version that has three generations.
+ */
+static void
+check_changed_scopes(Checks *checks, int version)
 {
 	Vectors		v;
 	uint8		file[MAX_VECTOR];
@@ -215,16 +243,8 @@ check_scopes(Checks *checks)
 	size_t		first;
 
 	vectors_open(&v, checks, "scope.txt");
-	while (vectors_next(&v))
-		check(checks, check_scope_vector(&v, buf, &len, principal, &principal_len),
-			  "scope: vector of kind %s, key %s", vectors_get(&v, "kind"),
-			  vectors_get(&v, "key_name"));
-
-	vectors_close(&v);
-
-	/* on with the one that has three generations */
-	vectors_open(&v, checks, "scope.txt");
-	while (vectors_next(&v) && vectors_nth(&v, "key", 2) == NULL)
+	while (vectors_next(&v) && (vectors_nth(&v, "key", 2) == NULL ||
+								vectors_uint(&v, "version") != version))
 		;
 	check_scope_vector(&v, file, &len, principal, &principal_len);
 	vectors_close(&v);
@@ -270,4 +290,26 @@ check_scopes(Checks *checks)
 		  "scope: more generations than there is room for");
 	tde_scope_decode(file, len, &scope, g, MAX_ENTRIES, &reason);
 	check_scope_values(checks, &scope);
+}
+
+void
+check_scopes(Checks *checks)
+{
+	Vectors		v;
+	uint8		file[MAX_VECTOR];
+	uint8		principal[64];
+	int			principal_len;
+	size_t		len;
+
+	vectors_open(&v, checks, "scope.txt");
+	while (vectors_next(&v))
+		check(checks, check_scope_vector(&v, file, &len, principal,
+										 &principal_len),
+			  "scope: vector of version %s, kind %s, key %s",
+			  vectors_get(&v, "version"), vectors_get(&v, "kind"),
+			  vectors_get(&v, "key_name"));
+	vectors_close(&v);
+
+	check_changed_scopes(checks, 1);
+	check_changed_scopes(checks, 2);
 }

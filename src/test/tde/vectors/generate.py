@@ -139,63 +139,87 @@ def key_record_cases():
 # ---- scope ----
 
 def scope_file(principal, kind, flags, db, ident, change, created,
-               provider_id, provider, name, generations):
+               provider_id, provider, name, generations,
+               embedded=(bytes(16), b'', b'', 0), version=2):
+    uuid, provider_type, options, list_change = embedded
     kek = HKDF(hashes.SHA256(), 32, ident,
                b'coffer scope key wrap v1').derive(principal)
-    tail = provider + name
+    tail = provider + name + provider_type + options
     for g_id, number, g_created, key, iv in generations:
         aad = (struct.pack('<B3xI', kind, db) + ident + g_id +
                struct.pack('<IQ', number, g_created))
         tail += (g_id + struct.pack('<IQ', number, g_created) + iv +
                  AESGCM(kek).encrypt(iv, key, aad))
-    header = struct.pack('<4sHBBII16sQQiHHII', b'CFSC', 1, kind, flags,
-                         64 + len(tail) + 4, db, ident, change, created,
-                         provider_id, len(provider), len(name),
-                         len(generations), 0)
-    assert len(header) == 64
+    header = struct.pack('<4sHBBII16sQQiHHI', b'CFSC', version, kind, flags,
+                         (64 if version == 1 else 88) + len(tail) + 4, db,
+                         ident, change, created, provider_id, len(provider),
+                         len(name), len(generations))
+    if version == 1:
+        header += bytes(4)
+    else:
+        header += struct.pack('<HBx16sQ', len(options), len(provider_type),
+                              uuid, list_change)
     return with_crc(header + tail)
 
 
 def scope_cases():
-    # kind, flags (1: follows the default key, 2: retired), ...
-    shapes = [(1, 0, 5, 1, b'vault', b'app-key', 1, 32),
-              (1, 1, 4294967295, -2, 'schl\u00fcssel'.encode(), b'k', 3, 16),
-              (2, 0, 0, -1, b'p' * 126, b'n' * 255, 2, 24),
-              (1, 2, 6, 7, b'p', b'n', 1, 32),
-              (3, 0, 0, -2147483648, b'p', b'default', 1, 64)]
+    # kind, flags (1: follows the default key, 2: retired), ..., version,
+    # what is embedded of the provider
+    none = (bytes(16), b'', b'', 0)
+    shapes = [(1, 0, 5, 1, b'vault', b'app-key', 1, 32, 1, none),
+              (1, 1, 4294967295, -2, 'schl\u00fcssel'.encode(), b'k', 3, 16,
+               1, none),
+              (2, 0, 0, -1, b'p' * 126, b'n' * 255, 2, 24, 1, none),
+              (1, 2, 6, 7, b'p', b'n', 1, 32, 1, none),
+              (3, 0, 0, -2147483648, b'p', b'default', 1, 64, 1, none),
+              (1, 0, 5, 1, b'ring', b'app-key', 1, 32, 2,
+               (pattern(16, 650), b'file', b'{"path": "/keys/one"}', 9)),
+              (1, 1, 4294967295, -2, 'schl\u00fcssel'.encode(), b'k', 3, 16,
+               2, (pattern(16, 651), b'kmip', b'', 1 << 40)),
+              (2, 0, 0, -1, b'p' * 126, b'n' * 255, 2, 24, 2,
+               (pattern(16, 652), b't' * 31, b'o' * 1023, 1)),
+              (1, 2, 6, 7, b'p', b'n', 1, 32, 2, none),
+              (3, 0, 0, -3, b'p', b'default', 1, 64, 2,
+               (bytes(16), b'file', b'{}', 3))]
     for i, (kind, flags, db, provider_id, provider, name, n,
-            principal_len) in enumerate(shapes):
+            principal_len, version, embedded) in enumerate(shapes):
         principal = pattern(principal_len, 600 + i)
         ident = pattern(16, 700 + i)
-        change = 1 << (i * 15)
+        change = 1 << (i % 5 * 15)
         created = 1767225600000000 + i
         generations = [(pattern(16, 800 + 10 * i + g), 2 * g + 1,
                         1767225600000000 + g, pattern(32, 900 + 10 * i + g),
                         pattern(12, 1000 + 10 * i + g)) for g in range(n)]
-        case = [('test', 'scope'), ('principal', principal), ('kind', kind),
+        case = [('test', 'scope'), ('version', version),
+                ('principal', principal), ('kind', kind),
                 ('follows_default', flags & 1),
                 ('retired', flags >> 1), ('db', db), ('id', ident),
                 ('change', change), ('created', created),
                 ('provider_id', provider_id),
                 ('provider_name', provider.decode()),
-                ('key_name', name.decode())]
+                ('key_name', name.decode()), ('uuid', embedded[0]),
+                ('type', embedded[1].decode()),
+                ('options', embedded[2].decode()),
+                ('list_change', embedded[3])]
         for g_id, number, g_created, key, _ in generations:
             case += [('generation', g_id), ('number', number),
                      ('generation_created', g_created), ('key', key)]
         case.append(('file', scope_file(principal, kind, flags, db, ident,
                                         change, created, provider_id,
-                                        provider, name, generations)))
+                                        provider, name, generations,
+                                        embedded, version)))
         yield case
 
 
 # ---- providers ----
 
-def providers_file(db, list_id, change, last_id, providers):
+def providers_file(db, list_id, change, last_id, providers, version=2):
     tail = b''
-    for ident, kind, name, options in providers:
+    for ident, uuid, kind, name, options in providers:
         tail += struct.pack('<iBBH', ident, len(kind), len(name),
-                            len(options)) + kind + name + options
-    return with_crc(struct.pack('<4sHHIIQiI', b'CFPV', 1, 0,
+                            len(options))
+        tail += (uuid if version > 1 else b'') + kind + name + options
+    return with_crc(struct.pack('<4sHHIIQiI', b'CFPV', version, 0,
                                 48 + len(tail) + 4, db, change, last_id,
                                 len(providers)) + list_id + tail)
 
@@ -207,16 +231,22 @@ def providers_cases():
               (0, 1 << 40, -2147483648,
                [(-3, b't' * 31, b'n' * 126, b'o' * 1023),
                 (-2147483648, b'v', b'w', b'{}')])]
-    for i, (db, change, last_id, providers) in enumerate(shapes):
-        list_id = pattern(16, 1100 + i)
-        case = [('test', 'providers'), ('db', db), ('id', list_id),
-                ('change', change), ('last_id', last_id)]
-        for ident, kind, name, options in providers:
-            case += [('provider', ident), ('type', kind.decode()),
-                     ('name', name.decode()), ('options', options.decode())]
-        case.append(('file', providers_file(db, list_id, change, last_id,
-                                            providers)))
-        yield case
+    for version in (1, 2):
+        for i, (db, change, last_id, shape) in enumerate(shapes):
+            providers = [(ident, pattern(16, 1150 + 10 * i + n)
+                          if version > 1 else bytes(16), kind, name, options)
+                         for n, (ident, kind, name,
+                                 options) in enumerate(shape)]
+            list_id = pattern(16, 1100 + i)
+            case = [('test', 'providers'), ('version', version), ('db', db),
+                    ('id', list_id), ('change', change), ('last_id', last_id)]
+            for ident, uuid, kind, name, options in providers:
+                case += [('provider', ident), ('uuid', uuid),
+                         ('type', kind.decode()), ('name', name.decode()),
+                         ('options', options.decode())]
+            case.append(('file', providers_file(db, list_id, change, last_id,
+                                                providers, version)))
+            yield case
 
 
 # ---- WAL ----
@@ -368,13 +398,16 @@ def wal_epoch(scope_key, iv, ident, tli, prev_tli, start, prev_end, system,
 
 
 def wal_epoch_cases():
-    shapes = [(1, 1, 1, 0x2000000, 0x1FFC0F8, b'vault', b'wal-key'),
+    none = (bytes(16), b'', b'', 0)
+    shapes = [(1, 1, 1, 0x2000000, 0x1FFC0F8, b'vault', b'wal-key', none, 1),
               (0xFFFFFFFF, 0xFFFFFFFF, 7, (1 << 64) - 8192, 1, b'p' * 126,
-               b'n' * 255),
-              (0, 2, 1, 0x6000, 0x3F48, None, None)]
+               b'n' * 255, none, 1),
+              (0, 2, 1, 0x6000, 0x3F48, None, None, none, 1),
+              (2, 3, 2, 0x3000000, 0x2FFC0F8, b'p' * 126, b'n' * 255,
+               (pattern(16, 653), b't' * 31, b'o' * 1023, 7), 2)]
     whole = b''
-    for i, (ident, tli, prev_tli, start, prev_end, provider,
-            name) in enumerate(shapes):
+    for i, (ident, tli, prev_tli, start, prev_end, provider, name, embedded,
+            version) in enumerate(shapes):
         scope_key = pattern(32, 1300 + i)
         key = pattern(16, 1400 + i)
         generation = pattern(16, 1500 + i) if ident else bytes(16)
@@ -383,7 +416,8 @@ def wal_epoch_cases():
         scope = scope_file(pattern(16, 1600 + i), 2, 0, 0,
                            pattern(16, 1700 + i), 3, created, -1, provider,
                            name, [(generation, 2, created, scope_key,
-                                   pattern(12, 1800 + i))]) if ident else b''
+                                   pattern(12, 1800 + i))], embedded,
+                           version) if ident else b''
         record = wal_epoch(scope_key, pattern(12, 1900 + i), ident, tli,
                            prev_tli, start, prev_end, system, created,
                            generation, scope, key)

@@ -68,7 +68,7 @@ key_is_revoked(const TdeUsedPrincipal *key)
 {
 	char	   *problem;
 	TdeProviderList *list;
-	TdeProvider *provider = NULL;
+	TdeProvider provider[TDE_MAX_CANDIDATES];
 	TdeKeyringCall call = {.cancelled = tde_call_cancelled};
 	TdeKeyringError error;
 	TdePrincipalState state;
@@ -79,10 +79,8 @@ key_is_revoked(const TdeUsedPrincipal *key)
 		ereport(LOG,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg_internal("%s", problem)));
-	else
-		provider = tde_find_provider_by_id(list, key->ref.provider_id);
-	if (provider == NULL)
-		return false;			/* deleted, or lost, which a start reports */
+	if (tde_provider_candidates(&key->ref, list, provider) == 0)
+		return false;			/* lost, which a start reports */
 
 	if (tde_provider_state(key->provider_db, provider, key->ref.key_name,
 						   &call, &state, &error) != TDE_KEYRING_OK)

@@ -237,9 +237,10 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 	TdeProviderList *list;
 	List	   *verified = NIL;
 	List	   *users;
-	int32		id = must_find(TdeGetProviders(dbOid), name)->id;
 
-	make_provider(&changed, dbOid, id, type, name, options);
+	provider = must_find(TdeGetProviders(dbOid), name);
+	make_provider(&changed, dbOid, provider->id, type, name, options);
+	changed.uuid = provider->uuid;
 	users = tde_read_provider_users(dbOid, &changed, WARNING);
 	for (;;)
 	{
@@ -252,6 +253,7 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 		list = TdeGetProviders(dbOid);
 		provider = must_find(list, name);
 		changed.id = provider->id;
+		changed.uuid = provider->uuid;
 		users = tde_read_provider_users(dbOid, &changed, DEBUG1);
 		foreach_ptr(TdeScope, user, users)
 			all = all && is_verified(verified, user);
@@ -265,6 +267,11 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 	tde_free_provider_users(users);
 }
 
+/*
+ * A provider that no scope is under can go, also while a base backup runs: a
+ * scope file that the backup has copied before says itself where its principal
+ * key is.
+ */
 void
 TdeDeleteProvider(Oid dbOid, const char *name)
 {

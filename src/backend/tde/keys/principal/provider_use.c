@@ -28,7 +28,7 @@ read_user(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider,
 	char		path[MAXPGPATH];
 	TdeScope   *scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
 
-	if (scope && scope->principal.provider_id == provider->id &&
+	if (scope && tde_provider_is_named(provider, &scope->principal) &&
 		!tde_scope_is_over(scope))
 		return scope;
 	if (scope)

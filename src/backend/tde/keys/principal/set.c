@@ -31,8 +31,8 @@ static void
 make_ref(Oid provider_db, const char *provider_name, const char *key_name,
 		 TdePrincipalRef *ref, TdeProvider *provider)
 {
-	TdeProvider *found = tde_find_provider(TdeGetProviders(provider_db),
-										   provider_name);
+	TdeProviderList *list = TdeGetProviders(provider_db);
+	TdeProvider *found = tde_find_provider(list, provider_name);
 
 	if (found == NULL)
 		ereport(ERROR,
@@ -51,8 +51,7 @@ make_ref(Oid provider_db, const char *provider_name, const char *key_name,
 				(errcode(ERRCODE_NAME_TOO_LONG),
 				 errmsg("name of a principal key is too long"),
 				 errdetail("It can have at most %d bytes.", TDE_MAX_KEY_NAME)));
-	ref->provider_id = found->id;
-	strlcpy(ref->provider_name, found->name, sizeof(ref->provider_name));
+	tde_provider_embed(ref, list, found);
 	ref->created = tde_now();
 }
 
@@ -180,10 +179,11 @@ tde_read_followers(void)
 static bool
 provider_is_unchanged(Oid provider_db, const TdeProvider *old)
 {
-	TdeProvider *now = tde_find_provider_by_id(TdeGetProviders(provider_db),
-											   old->id);
+	TdeProvider *now = tde_find_provider(TdeGetProviders(provider_db),
+										 old->name);
 
-	return now != NULL && strcmp(now->name, old->name) == 0 &&
+	return now != NULL && now->id == old->id &&
+		TdeIdEquals(&now->uuid, &old->uuid) &&
 		strcmp(now->type, old->type) == 0 &&
 		strcmp(now->options, old->options) == 0;
 }

@@ -21,6 +21,15 @@
 
 /* ---- which principal keys are in use ---- */
 
+/* Of two keys of providers of the same list. */
+static bool
+same_key(const TdePrincipalRef *a, const TdePrincipalRef *b)
+{
+	return tde_same_provider(a->provider_id, &a->provider_uuid,
+							 b->provider_id, &b->provider_uuid) &&
+		strcmp(a->key_name, b->key_name) == 0;
+}
+
 static void
 note_scope(List **keys, TdeScopeKind kind, Oid dbOid)
 {
@@ -42,8 +51,7 @@ note_scope(List **keys, TdeScopeKind kind, Oid dbOid)
 	foreach_ptr(TdeUsedPrincipal, k, *keys)
 	{
 		if (k->provider_db == provider_db &&
-			k->ref.provider_id == scope->principal.provider_id &&
-			strcmp(k->ref.key_name, scope->principal.key_name) == 0)
+			same_key(&k->ref, &scope->principal))
 		{
 			key = k;
 			break;
@@ -88,12 +96,11 @@ tde_used_principals(void)
 }
 
 static bool
-is_used(Oid dbOid, int32 provider_id, const char *key_name, void *used)
+is_used(Oid dbOid, const TdePrincipalRef *ref, void *used)
 {
 	foreach_ptr(TdeUsedPrincipal, u, (List *) used)
 	{
-		if (u->provider_db == dbOid && u->ref.provider_id == provider_id &&
-			strcmp(u->ref.key_name, key_name) == 0)
+		if (u->provider_db == dbOid && same_key(&u->ref, ref))
 			return true;
 	}
 	return false;

@@ -78,6 +78,26 @@ ask(Oid dbOid, const TdeProvider *provider, const char *key_name,
 }
 
 /*
+ * Ask those that may have the key, until one returns it.  The error is that of
+ * the first, which the list of providers names.
+ */
+static bool
+ask_candidates(Oid dbOid, const TdeProvider *candidates, int n,
+			   const char *key_name, TdePrincipalKey *key,
+			   TdeKeyringError *error)
+{
+	for (int i = 0; i < n; i++)
+	{
+		TdeKeyringError later;
+
+		if (ask(dbOid, &candidates[i], key_name, key,
+				i == 0 ? error : &later) == TDE_KEYRING_OK)
+			return true;
+	}
+	return false;
+}
+
+/*
  * A wait for a provider begins anew.
  */
 void
@@ -147,29 +167,39 @@ wait_for_provider(const TdeProvider *provider, const char *key_name,
 }
 
 /*
- * Ask a provider for a principal key.  Returns false after a report below
- * ERROR.  dbOid is that of the provider's list.
+ * Ask the provider of a principal key for it; see tde_provider_candidates().
+ * Returns false after a report below ERROR.  dbOid is that of the provider's
+ * list, which need not be readable if the reference says enough.
+ *
+ * The startup process waits for a provider that the list knows, and for any
+ * that it must have the key from.  One that was deleted may be gone for good.
  */
 bool
 tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 					TdePrincipalKey *key, int elevel)
 {
-	TdeProvider *provider = tde_find_provider_by_id(TdeGetProviders(dbOid),
-													ref->provider_id);
+	char	   *problem;
+	TdeProviderList *list = TdeTryGetProviders(dbOid, &problem);
+	TdeProvider provider[TDE_MAX_CANDIDATES];
+	int			n = tde_provider_candidates(ref, list, provider);
 	TdeKeyringError error;
+	bool		listed = list && tde_find_named_provider(list, ref);
+	bool		waits = AmStartupProcess() && (listed || elevel >= ERROR);
 
-	if (provider == NULL)
+	if (n == 0)
 	{
 		ereport(elevel,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("failed to retrieve principal key \"%s\": key provider \"%s\" does not exist",
-						ref->key_name, ref->provider_name)));
+						ref->key_name, ref->provider_name),
+				 problem ? errdetail_internal("%s", problem) : 0,
+				 errhint("Restore the list of key providers from a backup.")));
 		return false;
 	}
 
-	while (ask(dbOid, provider, ref->key_name, key, &error) != TDE_KEYRING_OK)
+	while (!ask_candidates(dbOid, provider, n, ref->key_name, key, &error))
 	{
-		if (AmStartupProcess() &&
+		if (waits &&
 			wait_for_provider(provider, ref->key_name, &error))
 			continue;
 
@@ -184,5 +214,17 @@ tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 		return false;
 	}
 	tde_provider_wait_reset();
+
+	/* Replay may bring the list to where it knows it; a lost one stays lost. */
+	if (!listed)
+		ereport(list && list->change > 0 ? LOG : WARNING,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("key provider \"%s\" is not in the list of key providers",
+						ref->provider_name),
+				 problem ? errdetail_internal("%s", problem) :
+				 errdetail("It was asked for principal key \"%s\" as it was when that was set.",
+						   ref->key_name),
+				 list && list->change > 0 ? 0 :
+				 errhint("Restore the list of key providers from a backup.")));
 	return true;
 }

@@ -5,7 +5,7 @@
  *	  its own.
  *
  * A list is a small file that is replaced whole.  A provider is named by its
- * id wherever a principal key is referred to, so its options may change.
+ * UUID wherever a principal key is referred to, so its options may change.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -114,11 +114,14 @@ tde_find_provider(TdeProviderList *list, const char *name)
 	return NULL;
 }
 
+/*
+ * The provider that has a principal key; NULL if the list does not know it.
+ */
 TdeProvider *
-tde_find_provider_by_id(TdeProviderList *list, int32 id)
+tde_find_named_provider(TdeProviderList *list, const TdePrincipalRef *ref)
 {
 	for (int i = 0; i < list->nproviders; i++)
-		if (list->providers[i].id == id)
+		if (tde_provider_is_named(&list->providers[i], ref))
 			return &list->providers[i];
 	return NULL;
 }
@@ -152,7 +155,8 @@ tde_providers_log_and_store(TdeProviderList *list)
 
 	Assert(LWLockHeldByMeInMode(&tde_store->lock, LW_EXCLUSIVE));
 
-	if (list->change++ == 0 && tde_random(list->id.b, TDE_ID_LEN) != 0)
+	if ((list->change++ == 0 && tde_random(list->id.b, TDE_ID_LEN) != 0) ||
+		tde_providers_draw_uuids(list) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 				 errmsg("could not make an id: %s", tde_cipher_error())));

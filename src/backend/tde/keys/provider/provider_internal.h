@@ -19,7 +19,8 @@
 /* ---- lists (lists.c) ---- */
 
 extern TdeProvider *tde_find_provider(TdeProviderList *list, const char *name);
-extern TdeProvider *tde_find_provider_by_id(TdeProviderList *list, int32 id);
+extern TdeProvider *tde_find_named_provider(TdeProviderList *list,
+											const TdePrincipalRef *ref);
 extern void tde_providers_install(const TdeProviderList *list,
 								  const uint8 *data, size_t len);
 extern void tde_providers_log_and_store(TdeProviderList *list);
@@ -63,8 +64,7 @@ extern void tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 								   const TdePrincipalKey *key);
 extern void tde_principals_forget(Oid dbOid);
 extern void tde_principals_forget_unless(bool (*used) (Oid dbOid,
-													   int32 provider_id,
-													   const char *key_name,
+													   const TdePrincipalRef *ref,
 													   void *arg),
 										 void *arg);
 extern void tde_principals_walk(TdeKeyCallback callback, void *arg);

@@ -23,6 +23,7 @@ typedef struct PrincipalSlot
 	pg_atomic_uint32 valid;
 	Oid			dbOid;			/* InvalidOid for a global provider */
 	int32		provider_id;
+	TdeId		provider_uuid;
 	char		key_name[TDE_MAX_KEY_NAME + 1];
 	TdePrincipalKey key;
 } PrincipalSlot;
@@ -59,7 +60,8 @@ find_principal(Oid dbOid, const TdePrincipalRef *ref)
 		PrincipalSlot *slot = &resident_shared->slots[i];
 
 		if (pg_atomic_read_u32(&slot->valid) && slot->dbOid == dbOid &&
-			slot->provider_id == ref->provider_id &&
+			tde_same_provider(slot->provider_id, &slot->provider_uuid,
+							  ref->provider_id, &ref->provider_uuid) &&
 			strcmp(slot->key_name, ref->key_name) == 0)
 			return slot;
 	}
@@ -121,6 +123,7 @@ tde_principal_remember(Oid dbOid, const TdePrincipalRef *ref,
 	wipe_slot(slot);
 	slot->dbOid = dbOid;
 	slot->provider_id = ref->provider_id;
+	slot->provider_uuid = ref->provider_uuid;
 	strlcpy(slot->key_name, ref->key_name, sizeof(slot->key_name));
 	slot->key = *key;
 	pg_write_barrier();
@@ -149,14 +152,17 @@ tde_principals_forget(Oid dbOid)
 }
 
 /*
- * Wipe the keys that nobody uses any more; "used" says of each.  It is called
- * without a lock.
+ * Wipe the keys that nobody uses any more; "used" says of each, which the
+ * reference names by its provider's number and UUID and its name.
  */
 void
-tde_principals_forget_unless(bool (*used) (Oid dbOid, int32 provider_id,
-										   const char *key_name, void *arg),
+tde_principals_forget_unless(bool (*used) (Oid dbOid,
+										   const TdePrincipalRef *ref,
+										   void *arg),
 							 void *arg)
 {
+	TdePrincipalRef ref = {0};
+
 	/* the lock for a moment each, since others need it for every key */
 	for (int i = 0; i < TDE_MAX_PRINCIPALS; i++)
 	{
@@ -165,8 +171,10 @@ tde_principals_forget_unless(bool (*used) (Oid dbOid, int32 provider_id,
 		if (!pg_atomic_read_u32(&slot->valid))
 			continue;
 		LWLockAcquire(&resident_shared->lock, LW_EXCLUSIVE);
-		if (pg_atomic_read_u32(&slot->valid) &&
-			!used(slot->dbOid, slot->provider_id, slot->key_name, arg))
+		ref.provider_id = slot->provider_id;
+		ref.provider_uuid = slot->provider_uuid;
+		strlcpy(ref.key_name, slot->key_name, sizeof(ref.key_name));
+		if (pg_atomic_read_u32(&slot->valid) && !used(slot->dbOid, &ref, arg))
 			wipe_slot(slot);
 		LWLockRelease(&resident_shared->lock);
 	}

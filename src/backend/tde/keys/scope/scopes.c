@@ -287,6 +287,28 @@ tde_scope_install(const TdeScope *scope)
 }
 
 /*
+ * Have a scope that is to be written say what the list of providers says now
+ * of the provider of its principal key.  What the list does not know, or
+ * cannot be read, stays as it was.  The global list is read once.
+ */
+static void
+embed_provider(TdeScope *scope, TdeProviderList **global)
+{
+	TdePrincipalRef *ref = &scope->principal;
+	TdeProviderList *list = *global;
+	TdeProvider *provider;
+	char	   *problem;
+
+	if (ref->provider_id > 0)
+		list = TdeTryGetProviders(scope->dbOid, &problem);
+	else if (list == NULL)
+		list = *global = TdeTryGetProviders(InvalidOid, &problem);
+	provider = list ? tde_find_named_provider(list, ref) : NULL;
+	if (provider)
+		tde_provider_embed(ref, list, provider);
+}
+
+/*
  * Log new versions of scopes in one record, replace their files and publish
  * them.  The scopes are wrapped; their keys, in clear in the structs, become
  * resident.  Caller holds store_lock exclusively.
@@ -300,6 +322,7 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 {
 	xl_tde_scopes xlrec = {.nscopes = nscopes};
 	char	  **paths = palloc(sizeof(char *) * nscopes);
+	TdeProviderList *global = NULL;
 	StringInfoData body;
 	XLogRecPtr	lsn;
 
@@ -313,9 +336,12 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 	{
 		TdeScope   *scope = scopes[i];
 		size_t		len;
-		uint8	   *data = encode_scope(scope, &len);
-		uint32		len32 = (uint32) len;
+		uint8	   *data;
+		uint32		len32;
 
+		embed_provider(scope, &global);
+		data = encode_scope(scope, &len);
+		len32 = (uint32) len;
 		paths[i] = palloc(MAXPGPATH);
 		tde_make_directory(scope->dbOid);
 		tde_scope_path(scope->kind, scope->dbOid, paths[i]);
