@@ -295,7 +295,7 @@ pg_stat_get_tde_cache(PG_FUNCTION_ARGS)
 
 		add_text(&row, caches[i].name);
 		add(&row, Int64GetDatum(caches[i].entries));
-		add(&row, Int64GetDatum(caches[i].max_entries));
+		add_count(&row, caches[i].max_entries);
 		add_count(&row, caches[i].hits);
 		add_count(&row, caches[i].misses);
 		add_count(&row, caches[i].evictions);

@@ -77,26 +77,12 @@ extern bool TdeRelationKeyIsLost(const RelFileLocatorBackend *rlocator);
 extern char *TdeKeyFilePath(const RelFileLocator *rlocator);	/* palloc'd */
 
 /*
- * Expectations.  The relation cache tells, for each relation that it builds,
- * whether the catalogs say that it must be encrypted; where a file is
- * extended, in the same process, a missing key is then an error instead of
- * "plain".  (Nothing else needs an expectation: where there is no key file,
- * the first page of the data file is asked, and an encrypted page bears its
- * mark.)
+ * The relation cache tells of each relation with a table access method that it
+ * builds and that the catalogs say must be encrypted.  From then on a missing
+ * key is an error in every process, not "plain".  (Indexes and sequences need
+ * no such word: they are never extended before their first page is read.)
  */
 extern void TdeExpectEncrypted(const RelFileLocatorBackend *rlocator);
-extern void TdeExpectPlain(const RelFileLocatorBackend *rlocator);
-extern void TdeRaiseIfExpected(const RelFileLocatorBackend *rlocator);
-
-extern bool tde_have_expectations;
-
-/* To be called before an extension of a relation that has no key. */
-static inline void
-TdeCheckPlainAllowed(const RelFileLocatorBackend *rlocator)
-{
-	if (unlikely(tde_have_expectations))
-		TdeRaiseIfExpected(rlocator);
-}
 
 /*
  * Make a key for a relation that is about to be created.  permanent: log it

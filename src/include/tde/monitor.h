@@ -65,7 +65,7 @@ typedef struct TdeCacheInfo
 {
 	const char *name;
 	int64		entries;
-	int64		max_entries;
+	int64		max_entries;	/* -1: none */
 	int64		hits;			/* -1: not counted */
 	int64		misses;
 	int64		evictions;

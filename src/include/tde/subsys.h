@@ -40,9 +40,8 @@ extern bool TdeForgetObsoleteKeys(void);
 
 /*
  * Called by the startup process before it replays anything: reads all scope
- * files, asks the providers for the principal keys that are not resident yet,
- * and queues the keys whose relation is gone for removal.  FATAL if a
- * provider cannot give a principal key.
+ * files, and asks the providers for the principal keys that are not resident
+ * yet.  FATAL if a provider cannot give a principal key.
  */
 extern void TdeKeysStartup(void);
 
@@ -51,7 +50,7 @@ extern void TdeKeysStartup(void);
  * by a checkpoint or by a restartpoint: removes the keys of relations dropped
  * before it, unless a base backup runs.
  */
-extern void TdeKeysRemoveObsolete(XLogRecPtr redo, bool restartpoint);
+extern void TdeKeysRemoveObsolete(XLogRecPtr redo);
 
 /* In xlog.c, which alone can see it: is a base backup being taken? */
 extern bool TdeBackupIsRunning(void);

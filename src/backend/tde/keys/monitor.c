@@ -65,8 +65,8 @@ TdeGetCaches(TdeCacheInfo caches[TDE_CACHES])
 	read_cache_counters(principals, TDE_PRINCIPAL_COUNTERS, 1);
 
 	removals->name = "key_removals";
-	removals->entries = tde_removal_count();
-	removals->max_entries = TDE_MAX_REMOVALS;
+	removals->max_entries = -1;
+	tde_removal_counts(&removals->entries, &removals->evictions);
 }
 
 /* ---- keys ---- */
@@ -139,9 +139,8 @@ TdeGetKeyStatus(const RelFileLocator *rlocator, TdeCipher *cipher,
 			*created = key.created;
 			return TDE_STATUS_ENCRYPTED;
 		case TDE_KEYFILE_NONE:
-			if (!tde_data_file_is_marked(rlocator))
+			if (tde_relation_is_plain(rlocator, reason, sizeof(reason)))
 				return TDE_STATUS_PLAIN;
-			strlcpy(reason, _("the file does not exist"), sizeof(reason));
 			break;
 		case TDE_KEYFILE_BAD:
 			break;

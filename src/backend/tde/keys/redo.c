@@ -195,11 +195,13 @@ static void
 redo_database_drop(XLogReaderState *record)
 {
 	xl_tde_database_drop *xlrec;
-	RelFileLocator none = {0};
+	TdeRemoval	removal = {0};
 
 	xlrec = (xl_tde_database_drop *) XLogRecGetData(record);
-	none.dbOid = xlrec->dbOid;
-	tde_queue_removal(&none, &xlrec->id, record->EndRecPtr);
+	removal.locator.dbOid = xlrec->dbOid;
+	removal.id = xlrec->id;
+	removal.lsn = record->EndRecPtr;
+	tde_queue_removal(&removal);
 }
 
 

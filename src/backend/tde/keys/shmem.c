@@ -27,5 +27,6 @@ TdeKeysShmemInit(void)
 	TdeResidentShmemInit(tranche);
 	TdeScopeShmemInit(tranche);
 	TdeCacheShmemInit(tranche);
+	TdeKnownShmemInit();
 	TdeRemovalShmemInit(tranche);
 }

@@ -28,7 +28,7 @@
 
 /*
  * Is the scope from a branch that was given up?  After pg_rewind there can be
- * one whose provider, or whose database, was known only there.  A list of
+ * one whose provider was known only there.  A list of
  * providers that is missing as a whole, or damaged, says nothing of the kind:
  * it is lost.
  */
@@ -39,8 +39,6 @@ is_from_dead_branch(const TdeScope *scope)
 	TdeProviderList *list;
 	char	   *problem;
 
-	if (scope->kind == TDE_SCOPE_DATABASE && !tde_database_exists(scope->dbOid))
-		return true;
 	list = TdeTryGetProviders(provider_db, &problem);
 	return list != NULL && list->change > 0 &&
 		tde_find_named_provider(list, &scope->principal) == NULL;
@@ -103,7 +101,9 @@ refuse_cbc_key(const RelFileLocator *locator, void *arg)
 }
 
 /*
- * Remove what was being written when the server stopped.
+ * Remove what was being written when the server stopped.  Not in the
+ * directories of databases, which can be large: what is left there is
+ * written over when the number is used again.
  */
 static void
 remove_temp_files(const char *dir)
@@ -132,7 +132,8 @@ remove_temp_files(const char *dir)
 }
 
 /*
- * Will WAL be replayed?
+ * Will WAL be replayed?  Yes, unless the control file says that the server was
+ * shut down and the operating system that there is no signal file.
  */
 static bool
 will_recover(void)
@@ -141,40 +142,9 @@ will_recover(void)
 	bool		crc_ok;
 
 	return get_controlfile(DataDir, &crc_ok)->state != DB_SHUTDOWNED ||
-		stat(BACKUP_LABEL_FILE, &st) == 0 ||
-		stat(RECOVERY_SIGNAL_FILE, &st) == 0 ||
-		stat(STANDBY_SIGNAL_FILE, &st) == 0;
-}
-
-/*
- * The keys of relations that are gone now are not needed any more once replay
- * cannot begin before the point that this node had reached.  A node that was
- * in archive recovery has noted that point before it removed a file; after
- * a clean shutdown there is nothing to replay; after a crash it is the end of
- * the recovery that now begins.
- *
- * In a base backup, files may be missing of relations that replay makes and
- * others need meanwhile; a later start sweeps.
- */
-static void
-sweep(void)
-{
-	ControlFileData *control;
-	bool		crc_ok;
-	struct stat st;
-
-	if (stat(BACKUP_LABEL_FILE, &st) == 0)
-		return;
-	control = get_controlfile(DataDir, &crc_ok);
-	if (!XLogRecPtrIsInvalid(control->backupStartPoint) ||
-		control->backupEndRequired)
-		return;
-	if (!XLogRecPtrIsInvalid(control->minRecoveryPoint))
-		tde_sweep(control->minRecoveryPoint);
-	else if (control->state == DB_SHUTDOWNED)
-		tde_sweep(control->checkPoint);
-	else
-		tde_sweep(InvalidXLogRecPtr);
+		stat(BACKUP_LABEL_FILE, &st) == 0 || errno != ENOENT ||
+		stat(RECOVERY_SIGNAL_FILE, &st) == 0 || errno != ENOENT ||
+		stat(STANDBY_SIGNAL_FILE, &st) == 0 || errno != ENOENT;
 }
 
 void
@@ -214,16 +184,10 @@ TdeKeysStartup(void)
 	databases = tde_list_databases(&ndatabases);
 	for (int i = 0; i < ndatabases; i++)
 	{
-		char		dir[MAXPGPATH];
-
-		tde_database_dir(databases[i], dir);
-		remove_temp_files(dir);
 		load_scope(TDE_SCOPE_DATABASE, databases[i]);
 		if (!DataChecksumsEnabled())
 			tde_list_key_files(databases[i], refuse_cbc_key, NULL);
 	}
-
-	sweep();
 
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);

@@ -287,8 +287,6 @@ TdeRelationLocated(Relation rel)
 	if (RELKIND_HAS_TABLE_AM(rel->rd_rel->relkind) &&
 		TdeAccessMethodEncrypts(rel->rd_rel->relam))
 		TdeExpectEncrypted(&rlocator);
-	else
-		TdeExpectPlain(&rlocator);
 }
 
 void

@@ -70,9 +70,7 @@ tde_smgr_extend(SMgrRelation reln, ForkNumber forknum, BlockNumber blocknum,
 {
 	const TdeRelationKey *key = relation_key(reln);
 
-	if (key == NULL)
-		TdeCheckPlainAllowed(&reln->smgr_rlocator);
-	else
+	if (key != NULL)
 		TdeEncryptPages(key, reln, forknum, blocknum, &buffer, 1, &buffer);
 
 	mdextend(reln, forknum, blocknum, buffer, skipFsync);
@@ -86,8 +84,7 @@ void
 tde_smgr_zeroextend(SMgrRelation reln, ForkNumber forknum,
 					BlockNumber blocknum, int nblocks, bool skipFsync)
 {
-	if (relation_key(reln) == NULL)
-		TdeCheckPlainAllowed(&reln->smgr_rlocator);
+	(void) relation_key(reln);
 
 	mdzeroextend(reln, forknum, blocknum, nblocks, skipFsync);
 }

@@ -15,26 +15,33 @@
 #include "principal_internal.h"
 
 /*
- * The scope key for keys made now in a database.  A database without one of
- * its own gets one under the default principal key.
+ * A key is about to be made in a database: one without a scope of its own gets
+ * one under the default principal key.  To be called without locks, since that
+ * may ask a provider.
  */
 void
-tde_current_generation(Oid dbOid, TdeId *id, uint8 *key)
+tde_ensure_scope(Oid dbOid)
 {
-	bool		in_recovery = RecoveryInProgress();
+	TdeId		id;
 
-	if (!in_recovery && !tde_preloaded)
+	if (!tde_preloaded)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("\"pg_tde\" must be preloaded to create encrypted relations"),
 				 errhint("Add \"pg_tde\" to \"shared_preload_libraries\" and restart the server.")));
 
-	if (!tde_find_current_generation(dbOid, in_recovery, id))
-	{
+	if (!tde_find_current_generation(dbOid, false, &id))
 		tde_scope_follow_default(dbOid);
-		if (!tde_find_current_generation(dbOid, false, id))
-			elog(ERROR, "database %u has no scope key", dbOid);
-	}
+}
+
+/*
+ * The scope key for keys made now in a database, which has one.
+ */
+void
+tde_current_generation(Oid dbOid, TdeId *id, uint8 *key)
+{
+	if (!tde_find_current_generation(dbOid, RecoveryInProgress(), id))
+		elog(ERROR, "database %u has no scope key", dbOid);
 	if (!tde_generation_key(id, key))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

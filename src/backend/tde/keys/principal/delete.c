@@ -16,6 +16,7 @@
 
 #include "access/xlog.h"
 #include "principal_internal.h"
+#include "miscadmin.h"
 #include "postmaster/bgwriter.h"
 #include "tde/settings.h"
 #include "tde/subsys.h"
@@ -85,20 +86,36 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 	Oid			in_need;
 
 	/*
-	 * The file of a dropped relation stays until the next checkpoint, and
-	 * must not count (DROP TABLESPACE has the same problem).  Its key stays
-	 * until recovery does not need it any more, which must be before the
-	 * principal key goes.
+	 * The key of a dropped relation stays until recovery does not need it any
+	 * more, which is when a checkpoint has taken place.  That must be before
+	 * the principal key goes.
 	 */
 	if (OidIsValid(database_in_need(kind, dbOid)))
 		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
 						  CHECKPOINT_WAIT);
 
-	if (kind == TDE_SCOPE_DATABASE)
-		defaults = tde_lock_with_principal(tde_read_default_scope, InvalidOid,
-										   key);
-	else
-		LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
+	/*
+	 * Nobody may be between drawing a key under this principal key and
+	 * putting it in place.
+	 */
+	for (;;)
+	{
+		if (kind == TDE_SCOPE_DATABASE)
+			defaults = tde_lock_with_principal(tde_read_default_scope,
+											   InvalidOid, key);
+		else
+			LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
+		if (LWLockConditionalAcquire(&tde_store->creation_lock, LW_EXCLUSIVE))
+			break;
+
+		LWLockRelease(&tde_store->lock);
+		if (defaults)
+			tde_scope_free(defaults);
+		defaults = NULL;
+		LWLockAcquire(&tde_store->creation_lock, LW_EXCLUSIVE);
+		LWLockRelease(&tde_store->creation_lock);
+		CHECK_FOR_INTERRUPTS();
+	}
 	scope = tde_scope_read_for_change(kind, dbOid);
 	if (scope == NULL || scope->retired || scope->follows_default)
 	{
@@ -124,9 +141,9 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("cannot delete the default principal key"),
-					 errdetail("Database %u has encrypted relations and no principal key of its own.",
+					 errdetail("Database %u has keys of encrypted relations and no principal key of its own.",
 							   in_need),
-					 errhint("Set a principal key for that database first.")));
+					 errhint("Set a principal key for that database first, or drop its encrypted relations.")));
 
 		/* Databases that have nothing encrypted lose their key too. */
 		followers = tde_read_followers();
@@ -159,6 +176,7 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 	}
 	scopes[n++] = scope;
 	tde_scopes_log_and_store(scopes, n);
+	LWLockRelease(&tde_store->creation_lock);
 	tde_principals_forget_unused();
 	LWLockRelease(&tde_store->lock);
 	tde_secure_pfree(key);

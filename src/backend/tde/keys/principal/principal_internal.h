@@ -33,6 +33,7 @@ extern void tde_scope_follow_default(Oid dbOid);
 
 /* ---- the key for what is new (current.c) ---- */
 
+extern void tde_ensure_scope(Oid dbOid);
 extern void tde_current_generation(Oid dbOid, TdeId *id, uint8 *key);
 
 /* ---- use (use.c) ---- */

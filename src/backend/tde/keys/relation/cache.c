@@ -42,8 +42,8 @@ TdeCacheShmemInit(int tranche)
 	}
 }
 
-static inline uint32
-locator_hash(const RelFileLocator *locator)
+uint32
+tde_locator_hash(const RelFileLocator *locator)
 {
 	return hash_combine(murmurhash32(locator->relNumber),
 						murmurhash32(locator->dbOid ^
@@ -51,15 +51,21 @@ locator_hash(const RelFileLocator *locator)
 }
 
 TdeCachePartition *
+tde_cache_partition_number(int partition)
+{
+	return &partitions[partition];
+}
+
+TdeCachePartition *
 tde_cache_partition(const RelFileLocator *locator)
 {
-	return &partitions[locator_hash(locator) % TDE_CACHE_PARTITIONS];
+	return &partitions[tde_locator_hash(locator) % TDE_CACHE_PARTITIONS];
 }
 
 static inline TdeCacheEntry *
 locator_set(TdeCachePartition *part, const RelFileLocator *locator)
 {
-	return part->entries[(locator_hash(locator) / TDE_CACHE_PARTITIONS) %
+	return part->entries[(tde_locator_hash(locator) / TDE_CACHE_PARTITIONS) %
 						 TDE_CACHE_SETS];
 }
 
@@ -155,7 +161,11 @@ tde_cache_put(const RelFileLocator *locator, TdeCacheState state,
 
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
 	if (pg_atomic_read_u64(&part->generation) == generation)
+	{
 		store_entry(part, locator, state, key);
+		if (state == TDE_CACHE_KEY)
+			tde_known_set(locator, TDE_KNOWN_ENCRYPTED);
+	}
 	LWLockRelease(&part->lock);
 }
 
@@ -170,6 +180,20 @@ tde_cache_change(TdeCachePartition *part, const RelFileLocator *locator,
 	Assert(LWLockHeldByMeInMode(&part->lock, LW_EXCLUSIVE));
 	store_entry(part, locator, state, key);
 	pg_atomic_fetch_add_u64(&part->generation, 1);
+}
+
+/*
+ * A relation must not be taken for plain any more.  Caller holds the
+ * partition's lock exclusively.
+ */
+void
+tde_cache_distrust_plain(TdeCachePartition *part,
+						 const RelFileLocator *locator)
+{
+	TdeCacheEntry *entry = find_entry(part, locator);
+
+	if (entry == NULL || entry->state == TDE_CACHE_PLAIN)
+		tde_cache_change(part, locator, TDE_CACHE_EMPTY, NULL);
 }
 
 /*

@@ -40,6 +40,7 @@ tde_log_and_install_keys(const TdeKey *keys, const uint8 *records, int nkeys)
 {
 	xl_tde_keys xlrec = {.nkeys = nkeys};
 
+	Assert(LWLockHeldByMeInMode(&tde_store->creation_lock, LW_SHARED));
 	Assert((MyProc->delayChkptFlags & DELAY_CHKPT_START) == 0);
 	MyProc->delayChkptFlags |= DELAY_CHKPT_START;
 	PG_TRY();
@@ -64,6 +65,35 @@ tde_log_and_install_keys(const TdeKey *keys, const uint8 *records, int nkeys)
 }
 
 /*
+ * Between this and the next no principal key is taken from the database: a
+ * key that was drawn under one would otherwise be installed after it is gone.
+ * May make the database's scope, and raises an error where it has none and
+ * gets none.  An error in between releases what is held.
+ */
+void
+tde_begin_key_creation(Oid dbOid)
+{
+	TdeId		generation;
+
+	for (;;)
+	{
+		tde_ensure_scope(dbOid);
+		LWLockAcquire(&tde_store->creation_lock, LW_SHARED);
+		if (tde_find_current_generation(dbOid, false, &generation))
+			return;
+		/* it was taken away again */
+		LWLockRelease(&tde_store->creation_lock);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+void
+tde_end_key_creation(void)
+{
+	LWLockRelease(&tde_store->creation_lock);
+}
+
+/*
  * Draw a key for a relation under the current scope key of its database.
  */
 static void
@@ -79,7 +109,6 @@ draw_key(const RelFileLocator *locator, TdeCipher cipher,
 	key->state = TDE_KEY_ACTIVE;
 	key->created = tde_now();
 
-	/* May make the database's scope key, if this is the first relation. */
 	tde_current_generation(locator->dbOid, &key->generation, scope_key);
 
 	rc = tde_random(key->id.b, TDE_ID_LEN);
@@ -122,6 +151,7 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 	char		path[MAXPGPATH];
 
 	check_cipher();
+	tde_begin_key_creation(rlocator->locator.dbOid);
 	draw_key(&rlocator->locator, tde_cipher, &key, record);
 
 	if (RelFileLocatorBackendIsTemp(*rlocator))
@@ -132,6 +162,7 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 		tde_temp_key_create(&rlocator->locator, &relkey);
 		tde_wipe(&relkey, sizeof(relkey));
 		tde_wipe(&key, sizeof(key));
+		tde_end_key_creation();
 		return;
 	}
 
@@ -142,6 +173,7 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 	tde_key_path(&rlocator->locator, path);
 	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, false);
 	tde_log_and_install_keys(&key, record, 1);
+	tde_end_key_creation();
 }
 
 /*
@@ -191,6 +223,24 @@ TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
 							 relpath.str)));
 }
 
+/*
+ * A plain relation is about to be created under a number that may have had a
+ * key.
+ */
+static void
+forget_if_known(const RelFileLocator *locator)
+{
+	TdeCachePartition *part = tde_cache_partition(locator);
+	TdeKnownState known;
+
+	LWLockAcquire(&part->lock, LW_SHARED);
+	known = tde_known_get(locator);
+	LWLockRelease(&part->lock);
+
+	if (known != TDE_KNOWN_NOTHING || TdeKeyFileExists(locator))
+		tde_key_file_forget(locator);
+}
+
 void
 TdeForgetStaleKey(const RelFileLocatorBackend *rlocator)
 {
@@ -198,8 +248,8 @@ TdeForgetStaleKey(const RelFileLocatorBackend *rlocator)
 		return;
 	if (RelFileLocatorBackendIsTemp(*rlocator))
 		tde_temp_key_drop(&rlocator->locator);
-	else if (TdeKeyFileExists(&rlocator->locator))
-		tde_key_file_forget(&rlocator->locator);
+	else
+		forget_if_known(&rlocator->locator);
 }
 
 /*
@@ -216,19 +266,33 @@ TdeRedoCreateStorage(const RelFileLocator *rlocator, const TdeId *keyid)
 	if (keyid == NULL)
 	{
 		redo_plain_locator = *rlocator;
-		if (TdeKeyFileExists(rlocator))
-			tde_key_file_forget(rlocator);
+		forget_if_known(rlocator);
 
 		/*
 		 * A standby that starts again can have files of a later, encrypted
-		 * relation on disk.  Now that its key is gone nobody could read them,
-		 * nor take this relation for plain; replay makes them anew.
+		 * relation on disk: the record says that this one is plain, and their
+		 * pages say what they are.  Now that the key is gone nobody could
+		 * read them, nor take this relation for plain; replay makes them
+		 * anew.
 		 */
-		if (tde_data_file_is_marked(rlocator))
+		switch (tde_data_file_mark(rlocator))
 		{
-			SMgrRelation reln = smgropen(*rlocator, INVALID_PROC_NUMBER);
+			case TDE_MARK_NONE:
+				break;
+			case TDE_MARK_ENCRYPTED:
+				{
+					SMgrRelation reln = smgropen(*rlocator,
+												 INVALID_PROC_NUMBER);
 
-			smgrdounlinkall(&reln, 1, true);
+					smgrdounlinkall(&reln, 1, true);
+					break;
+				}
+			case TDE_MARK_UNKNOWN:
+				relpath = relpathperm(*rlocator, MAIN_FORKNUM);
+				ereport(FATAL,
+						(errcode_for_file_access(),
+						 errmsg("could not read file \"%s\", which recovery creates: %m",
+								relpath.str)));
 		}
 		return;
 	}
@@ -256,15 +320,4 @@ TdeRedoCreateStorage(const RelFileLocator *rlocator, const TdeId *keyid)
 					relpath.str),
 			 errdetail("Key file \"%s\": %s.", path, reason),
 			 errhint("Restore the directory \"pg_tde\" of the same backup, or start from another base backup.")));
-}
-
-void
-TdeRelationUnlinked(const RelFileLocatorBackend *rlocator, bool isRedo)
-{
-	if (!TdeIsActive() || !OidIsValid(rlocator->locator.dbOid))
-		return;
-	if (RelFileLocatorBackendIsTemp(*rlocator))
-		tde_temp_key_drop(&rlocator->locator);
-	else
-		tde_queue_key_removal(&rlocator->locator, tde_current_lsn(isRedo));
 }

@@ -45,8 +45,6 @@ collect_key(const RelFileLocator *locator, void *arg)
 
 	if (OidIsValid(state->src_spc) && locator->spcOid != state->src_spc)
 		return;
-	if (!tde_relation_has_file(locator))
-		return;
 	if (state->n == state->max)
 	{
 		state->max = Max(state->max * 2, 64);
@@ -115,6 +113,7 @@ TdeCopyDatabaseKeys(Oid src_db, Oid src_spc, Oid dst_db, Oid dst_spc)
 	if (src_db != dst_db)
 		TdeCopyDatabaseScope(src_db, dst_db);
 	tde_make_directory(dst_db);
+	tde_known_forget_database(dst_db, dst_spc);
 
 	keys = tde_secure_palloc(sizeof(TdeKey) * KEYS_A_RECORD);
 	records = palloc(TDE_KEY_RECORD_LEN * KEYS_A_RECORD);
@@ -122,6 +121,7 @@ TdeCopyDatabaseKeys(Oid src_db, Oid src_spc, Oid dst_db, Oid dst_spc)
 	{
 		int			n = 0;
 
+		tde_begin_key_creation(dst_db);
 		for (; n < KEYS_A_RECORD && done < state.n; n++, done++)
 		{
 			RelFileLocator dst = state.locators[done];
@@ -132,6 +132,7 @@ TdeCopyDatabaseKeys(Oid src_db, Oid src_spc, Oid dst_db, Oid dst_spc)
 					 records + n * TDE_KEY_RECORD_LEN);
 		}
 		tde_log_and_install_keys(keys, records, n);
+		tde_end_key_creation();
 		CHECK_FOR_INTERRUPTS();
 	}
 
@@ -251,7 +252,7 @@ void
 TdeDatabaseDropped(Oid db)
 {
 	xl_tde_database_drop xlrec = {.dbOid = db};
-	RelFileLocator none = {.dbOid = db};
+	TdeRemoval	removal = {.locator.dbOid = db};
 	char		dir[MAXPGPATH];
 	char		reason[256];
 	struct stat st;
@@ -261,7 +262,13 @@ TdeDatabaseDropped(Oid db)
 		return;
 	tde_database_dir(db, dir);
 	if (stat(dir, &st) != 0)
-		return;
+	{
+		if (errno == ENOENT)
+			return;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not stat directory \"%s\": %m", dir)));
+	}
 
 	scope = tde_scope_read(TDE_SCOPE_DATABASE, db, reason, sizeof(reason));
 	if (scope)
@@ -273,7 +280,9 @@ TdeDatabaseDropped(Oid db)
 	XLogRegisterData(&xlrec, sizeof(xlrec));
 	(void) XLogInsert(RM_TDE_ID, XLOG_TDE_DATABASE_DROP);
 
-	tde_queue_removal(&none, &xlrec.id, tde_current_lsn(false));
+	removal.id = xlrec.id;
+	removal.lsn = tde_current_lsn(false);
+	tde_queue_removal(&removal);
 }
 
 /*
@@ -289,11 +298,11 @@ TdeCheckNewDatabaseOid(Oid db)
 	if (!TdeIsActive() || IsBinaryUpgrade)
 		return;
 	tde_database_dir(db, dir);
-	if (stat(dir, &st) != 0)
+	if (stat(dir, &st) != 0 && errno == ENOENT)
 		return;
 
 	RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
-	if (stat(dir, &st) == 0)
+	if (stat(dir, &st) == 0 || errno != ENOENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("database OID %u is still in use by the encryption keys of a dropped database",

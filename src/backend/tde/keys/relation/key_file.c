@@ -95,7 +95,8 @@ tde_key_file_read(const RelFileLocator *locator, TdeKey *key, bool unwrap,
 }
 
 /*
- * Is there a key file?  Whatever is in it.
+ * Is there a key file?  Whatever is in it.  Raises an error where that cannot
+ * be found out.
  */
 bool
 TdeKeyFileExists(const RelFileLocator *rlocator)
@@ -105,7 +106,13 @@ TdeKeyFileExists(const RelFileLocator *rlocator)
 	if (!TdeIsActive() || !OidIsValid(rlocator->dbOid))
 		return false;
 	tde_key_path(rlocator, path);
-	return access(path, F_OK) == 0;
+	if (access(path, F_OK) == 0)
+		return true;
+	if (errno != ENOENT)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not access file \"%s\": %m", path)));
+	return false;
 }
 
 /*
@@ -113,22 +120,34 @@ TdeKeyFileExists(const RelFileLocator *rlocator)
  * Asked where there is no key file, before the relation is taken for plain: a
  * page that is replayed or evicted is not read before it is written, so that
  * nobody else would notice that a key is lost.
+ *
+ * That there is no page is believed only if the operating system says that
+ * there is no such file, or that it ends there.
  */
-bool
-tde_data_file_is_marked(const RelFileLocator *locator)
+TdeDataFileMark
+tde_data_file_mark(const RelFileLocator *locator)
 {
 	PageHeaderData header;
 	ssize_t		n;
 	int			fd;
+	int			save_errno;
 
 	fd = BasicOpenFile(relpathperm(*locator, MAIN_FORKNUM).str,
 					   O_RDONLY | PG_BINARY);
 	if (fd < 0)
-		return false;
-	n = pg_pread(fd, &header, SizeOfPageHeaderData, 0);
+		return errno == ENOENT ? TDE_MARK_NONE : TDE_MARK_UNKNOWN;
+	do
+	{
+		n = pg_pread(fd, &header, SizeOfPageHeaderData, 0);
+	} while (n < 0 && errno == EINTR);
+	save_errno = errno;
 	close(fd);
+	errno = save_errno;
+	if (n < 0)
+		return TDE_MARK_UNKNOWN;
 	return n == SizeOfPageHeaderData &&
-		header.pd_pagesize_version == (BLCKSZ | TDE_PAGE_LAYOUT_VERSION);
+		header.pd_pagesize_version == (BLCKSZ | TDE_PAGE_LAYOUT_VERSION) ?
+		TDE_MARK_ENCRYPTED : TDE_MARK_NONE;
 }
 
 static void
@@ -180,6 +199,7 @@ tde_key_file_install(const TdeKey *key, const uint8 *record)
 				 errmsg("could not rename file \"%s\" to \"%s\": %m",
 						temp, path)));
 	}
+	tde_known_set(&key->locator, TDE_KNOWN_ENCRYPTED);
 	tde_cache_change(part, &key->locator, TDE_CACHE_EMPTY, NULL);
 	LWLockRelease(&part->lock);
 
@@ -187,22 +207,31 @@ tde_key_file_install(const TdeKey *key, const uint8 *record)
 }
 
 /*
- * Remove the key file of a relation because its number now belongs to a plain
+ * The number of a relation now belongs to a plain one, which is about to be
+ * created: forget that it was encrypted, and remove the key file if there is
  * one.
  */
 void
 tde_key_file_forget(const RelFileLocator *locator)
 {
 	TdeCachePartition *part = tde_cache_partition(locator);
+	bool		exists = TdeKeyFileExists(locator);
 	char		path[MAXPGPATH];
-	int			rc;
+	int			rc = 0;
 	int			save_errno;
 
-	tde_key_path(locator, path);
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
-	rc = unlink(path);
-	save_errno = errno;
-	tde_cache_change(part, locator, TDE_CACHE_PLAIN, NULL);
+	if (exists)
+	{
+		tde_key_path(locator, path);
+		rc = unlink(path);
+		save_errno = errno;
+	}
+	if (rc == 0 || save_errno == ENOENT)
+	{
+		tde_known_set(locator, TDE_KNOWN_NOTHING);
+		tde_cache_change(part, locator, TDE_CACHE_PLAIN, NULL);
+	}
 	LWLockRelease(&part->lock);
 
 	if (rc != 0 && save_errno != ENOENT)
@@ -212,7 +241,8 @@ tde_key_file_forget(const RelFileLocator *locator)
 				(errcode_for_file_access(),
 				 errmsg("could not remove file \"%s\": %m", path)));
 	}
-	request_sync(locator);
+	if (exists)
+		request_sync(locator);
 }
 
 /*

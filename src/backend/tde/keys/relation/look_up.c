@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * look_up.c
- *	  What each process keeps for itself: the keys it used last and its
- *	  expectations.
+ *	  The key of a relation: from the table that each process keeps of those it
+ *	  used last, from the shared cache, from the key file.
  *
  * Every read and write of a relation asks TdeGetRelationKey() again; the
  * answer comes from the process's own table as long as the shared partition's
@@ -23,9 +23,11 @@
 #include "relation_internal.h"
 #include "storage/procnumber.h"
 #include "tde/subsys.h"
-#include "utils/hsearch.h"
 
-#define LOCAL_ENTRIES	256		/* a power of two */
+/* Sets of ways: two relations in use all the time must not displace each other. */
+#define LOCAL_SETS		64		/* a power of two */
+#define LOCAL_WAYS		4
+#define LOCAL_ENTRIES	(LOCAL_SETS * LOCAL_WAYS)
 
 typedef struct LocalEntry
 {
@@ -37,15 +39,6 @@ typedef struct LocalEntry
 } LocalEntry;
 
 static LocalEntry *local_entries = NULL;
-
-/* Relations that the catalogs say are encrypted. */
-typedef struct Expectation
-{
-	RelFileLocatorBackend rlocator;
-} Expectation;
-
-static HTAB *expectations = NULL;
-bool		tde_have_expectations = false;
 
 static void
 local_table_init(void)
@@ -90,6 +83,45 @@ report_bad_key(const RelFileLocator *locator, const char *reason)
 }
 
 /*
+ * There is no key file.  Is the relation plain?  Returns false with a reason
+ * if it is encrypted, or if that cannot be found out.
+ */
+bool
+tde_relation_is_plain(const RelFileLocator *locator, char *reason,
+					  size_t reason_size)
+{
+	TdeCachePartition *part = tde_cache_partition(locator);
+	TdeKnownState known;
+
+	LWLockAcquire(&part->lock, LW_SHARED);
+	known = tde_known_get(locator);
+	LWLockRelease(&part->lock);
+
+	if (known == TDE_KNOWN_REMOVED)
+	{
+		strlcpy(reason, _("it was removed when the relation was dropped"),
+				reason_size);
+		return false;
+	}
+	if (known == TDE_KNOWN_NOTHING)
+	{
+		switch (tde_data_file_mark(locator))
+		{
+			case TDE_MARK_NONE:
+				return true;
+			case TDE_MARK_ENCRYPTED:
+				break;
+			case TDE_MARK_UNKNOWN:
+				snprintf(reason, reason_size,
+						 _("the file does not exist, and the relation's first page could not be read: %m"));
+				return false;
+		}
+	}
+	strlcpy(reason, _("the file does not exist"), reason_size);
+	return false;
+}
+
+/*
  * Ask the shared cache, then the key file.  Returns false with a reason if
  * the key cannot be had.
  */
@@ -98,7 +130,6 @@ look_up(const RelFileLocator *locator, LocalEntry *entry,
 		char *reason, size_t reason_size)
 {
 	TdeKey		key;
-	TdeKeyFileStatus status;
 
 	tde_wipe(entry, sizeof(*entry));
 	entry->partition = tde_cache_partition(locator);
@@ -106,44 +137,71 @@ look_up(const RelFileLocator *locator, LocalEntry *entry,
 	entry->state = tde_cache_get(locator, &entry->key, &entry->generation);
 	if (entry->state == TDE_CACHE_EMPTY)
 	{
-		status = tde_key_file_read(locator, &key, true, reason, reason_size);
-		if (status == TDE_KEYFILE_BAD)
-			return false;
-		if (status == TDE_KEYFILE_NONE && tde_data_file_is_marked(locator))
+		switch (tde_key_file_read(locator, &key, true, reason, reason_size))
 		{
-			strlcpy(reason, _("the file does not exist"), reason_size);
-			return false;
+			case TDE_KEYFILE_BAD:
+				return false;
+			case TDE_KEYFILE_NONE:
+				if (!tde_relation_is_plain(locator, reason, reason_size))
+					return false;
+				entry->state = TDE_CACHE_PLAIN;
+				break;
+			case TDE_KEYFILE_OK:
+				tde_fill_relation_key(&key, &entry->key);
+				tde_wipe(&key, sizeof(key));
+				entry->state = TDE_CACHE_KEY;
+				break;
 		}
-		if (status == TDE_KEYFILE_OK)
-		{
-			tde_fill_relation_key(&key, &entry->key);
-			tde_wipe(&key, sizeof(key));
-			entry->state = TDE_CACHE_KEY;
-		}
-		else
-			entry->state = TDE_CACHE_PLAIN;
 		tde_cache_put(locator, entry->state, &entry->key, entry->generation);
 	}
 	entry->locator = *locator;
 	return true;
 }
 
-static inline LocalEntry *
-find_local(const RelFileLocator *locator)
+static inline bool
+local_is_current(const LocalEntry *entry)
 {
-	uint32		hash = locator->relNumber * 2654435761u ^
-		locator->dbOid ^ locator->spcOid * 31;
-
-	return &local_entries[hash >> 3 & (LOCAL_ENTRIES - 1)];
+	return entry->generation ==
+		pg_atomic_read_u64(&entry->partition->generation);
 }
 
-static inline bool
-local_is_current(const LocalEntry *entry, const RelFileLocator *locator)
+/*
+ * The place of a relation in the process's own table, filled and current; or
+ * NULL with a reason if its key cannot be had.
+ */
+static LocalEntry *
+find_local(const RelFileLocator *locator, char *reason, size_t reason_size)
 {
-	return entry->state != TDE_CACHE_EMPTY &&
-		RelFileLocatorEquals(entry->locator, *locator) &&
-		entry->generation ==
-		pg_atomic_read_u64(&entry->partition->generation);
+	static uint32 next_victim = 0;
+	uint32		hash = locator->relNumber * 2654435761u ^
+		locator->dbOid ^ locator->spcOid * 31;
+	LocalEntry *set;
+	LocalEntry *place = NULL;
+
+	if (unlikely(local_entries == NULL))
+		local_table_init();
+	set = &local_entries[(hash >> 3 & (LOCAL_SETS - 1)) * LOCAL_WAYS];
+
+	for (int i = 0; i < LOCAL_WAYS; i++)
+	{
+		LocalEntry *entry = &set[i];
+
+		if (entry->state == TDE_CACHE_EMPTY)
+		{
+			if (place == NULL)
+				place = entry;
+		}
+		else if (RelFileLocatorEquals(entry->locator, *locator))
+		{
+			if (likely(local_is_current(entry)))
+				return entry;
+			place = entry;
+			break;
+		}
+	}
+	if (place == NULL)
+		place = &set[next_victim++ % LOCAL_WAYS];
+	return look_up(locator, place, reason, reason_size) ? place : NULL;
 }
 
 void
@@ -153,7 +211,7 @@ TdeKeysForgetStale(void)
 	{
 		LocalEntry *entry = &local_entries[i];
 
-		if (!local_is_current(entry, &entry->locator))
+		if (entry->state != TDE_CACHE_EMPTY && !local_is_current(entry))
 			tde_wipe(entry, sizeof(*entry));
 	}
 }
@@ -169,16 +227,21 @@ TdeGetRelationKey(const RelFileLocatorBackend *rlocator)
 	if (!TdeIsActive() || !OidIsValid(locator->dbOid))
 		return NULL;
 	if (RelFileLocatorBackendIsTemp(*rlocator))
-		return tde_temp_key_find(locator);
-
-	if (unlikely(local_entries == NULL))
-		local_table_init();
-	entry = find_local(locator);
-	if (unlikely(!local_is_current(entry, locator)))
 	{
-		if (!look_up(locator, entry, reason, sizeof(reason)))
-			report_bad_key(locator, reason);
+		bool		lost;
+		const TdeRelationKey *key = tde_temp_key_find(locator, &lost);
+
+		if (lost)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("could not get the encryption key of temporary relation \"%s\"",
+							relpath(*rlocator, MAIN_FORKNUM).str)));
+		return key;
 	}
+
+	entry = find_local(locator, reason, sizeof(reason));
+	if (entry == NULL)
+		report_bad_key(locator, reason);
 	return entry->state == TDE_CACHE_KEY ? &entry->key : NULL;
 }
 
@@ -195,33 +258,24 @@ TdeRelationHasKey(const RelFileLocatorBackend *rlocator)
 	if (!TdeIsActive() || !OidIsValid(locator->dbOid))
 		return false;
 	if (RelFileLocatorBackendIsTemp(*rlocator))
-		return tde_temp_key_find(locator) != NULL;
+	{
+		bool		lost;
 
-	if (local_entries == NULL)
-		local_table_init();
-	entry = find_local(locator);
-	if (!local_is_current(entry, locator) &&
-		!look_up(locator, entry, reason, sizeof(reason)))
-		return true;
-	return entry->state == TDE_CACHE_KEY;
+		return tde_temp_key_find(locator, &lost) != NULL || lost;
+	}
+	entry = find_local(locator, reason, sizeof(reason));
+	return entry == NULL || entry->state == TDE_CACHE_KEY;
 }
 
 bool
 TdeRelationKeyIsLost(const RelFileLocatorBackend *rlocator)
 {
-	const RelFileLocator *locator = &rlocator->locator;
-	LocalEntry *entry;
 	char		reason[256];
 
-	if (!TdeIsActive() || !OidIsValid(locator->dbOid) ||
+	if (!TdeIsActive() || !OidIsValid(rlocator->locator.dbOid) ||
 		RelFileLocatorBackendIsTemp(*rlocator))
 		return false;
-
-	if (local_entries == NULL)
-		local_table_init();
-	entry = find_local(locator);
-	return !local_is_current(entry, locator) &&
-		!look_up(locator, entry, reason, sizeof(reason));
+	return find_local(&rlocator->locator, reason, sizeof(reason)) == NULL;
 }
 
 bool
@@ -239,42 +293,40 @@ TdeGetKeyId(const RelFileLocator *rlocator, TdeId *id)
 	return true;
 }
 
+/*
+ * The catalogs say that a relation is encrypted: from now on no process takes
+ * it for plain.
+ */
 void
 TdeExpectEncrypted(const RelFileLocatorBackend *rlocator)
 {
-	if (expectations == NULL)
+	const RelFileLocator *locator = &rlocator->locator;
+	TdeCachePartition *part = tde_cache_partition(locator);
+	TdeKnownState known;
+
+	if (!TdeIsActive())
+		pg_atomic_fetch_or_u32(&tde_store->active, TDE_ACTIVE);
+
+	if (RelFileLocatorBackendIsTemp(*rlocator))
 	{
-		HASHCTL		ctl = {
-			.keysize = sizeof(RelFileLocatorBackend),
-			.entrysize = sizeof(Expectation),
-		};
-
-		expectations = hash_create("relations expected to be encrypted", 64,
-								   &ctl, HASH_ELEM | HASH_BLOBS);
+		/* of other sessions' nothing is read or written here */
+		if (rlocator->backend == ProcNumberForTempRelations())
+			tde_temp_key_expect(locator);
+		return;
 	}
-	(void) hash_search(expectations, rlocator, HASH_ENTER, NULL);
-	tde_have_expectations = true;
-}
 
-void
-TdeExpectPlain(const RelFileLocatorBackend *rlocator)
-{
-	if (tde_have_expectations)
-		(void) hash_search(expectations, rlocator, HASH_REMOVE, NULL);
-}
-
-void
-TdeRaiseIfExpected(const RelFileLocatorBackend *rlocator)
-{
-	TdeCachePartition *part = tde_cache_partition(&rlocator->locator);
-
-	if (hash_search(expectations, rlocator, HASH_FIND, NULL) == NULL)
+	LWLockAcquire(&part->lock, LW_SHARED);
+	known = tde_known_get(locator);
+	LWLockRelease(&part->lock);
+	if (known != TDE_KNOWN_NOTHING)
 		return;
 
-	/* The cache says "plain".  Look again next time: the file may be back. */
+	/* Somebody may have found no key file, and said that it is plain. */
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
-	tde_cache_change(part, &rlocator->locator, TDE_CACHE_EMPTY, NULL);
+	if (tde_known_get(locator) == TDE_KNOWN_NOTHING)
+	{
+		tde_known_set(locator, TDE_KNOWN_ENCRYPTED);
+		tde_cache_distrust_plain(part, locator);
+	}
 	LWLockRelease(&part->lock);
-
-	report_bad_key(&rlocator->locator, _("the file does not exist"));
 }

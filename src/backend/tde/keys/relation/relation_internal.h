@@ -47,6 +47,8 @@ typedef struct TdeCachePartition
 } TdeCachePartition;
 
 extern void TdeCacheShmemInit(int tranche);
+extern uint32 tde_locator_hash(const RelFileLocator *locator);
+extern TdeCachePartition *tde_cache_partition_number(int partition);
 extern TdeCachePartition *tde_cache_partition(const RelFileLocator *locator);
 extern TdeCacheState tde_cache_get(const RelFileLocator *locator,
 								   TdeRelationKey *key, uint64 *generation);
@@ -55,8 +57,25 @@ extern void tde_cache_put(const RelFileLocator *locator, TdeCacheState state,
 extern void tde_cache_change(TdeCachePartition *part,
 							 const RelFileLocator *locator,
 							 TdeCacheState state, const TdeRelationKey *key);
+extern void tde_cache_distrust_plain(TdeCachePartition *part,
+									 const RelFileLocator *locator);
 extern void tde_cache_forget_database(Oid dbOid);
 extern int	tde_cache_count(int partition);
+
+/* ---- what is known without a key file (known.c) ---- */
+
+/* In the order in which one makes room for another. */
+typedef enum TdeKnownState
+{
+	TDE_KNOWN_NOTHING = 0,
+	TDE_KNOWN_REMOVED,			/* was encrypted and dropped; key is gone */
+	TDE_KNOWN_ENCRYPTED,
+} TdeKnownState;
+
+extern void TdeKnownShmemInit(void);
+extern TdeKnownState tde_known_get(const RelFileLocator *locator);
+extern void tde_known_set(const RelFileLocator *locator, TdeKnownState state);
+extern void tde_known_forget_database(Oid dbOid, Oid spcOid);
 
 /* ---- key files (key_file.c) ---- */
 
@@ -70,37 +89,58 @@ typedef enum TdeKeyFileStatus
 extern TdeKeyFileStatus tde_key_file_read(const RelFileLocator *locator,
 										  TdeKey *key, bool unwrap,
 										  char *reason, size_t reason_size);
-extern bool tde_data_file_is_marked(const RelFileLocator *locator);
+/* What the first page of a data file says. */
+typedef enum TdeDataFileMark
+{
+	TDE_MARK_NONE,				/* no such file, no page, or a plain one */
+	TDE_MARK_ENCRYPTED,
+	TDE_MARK_UNKNOWN,			/* it could not be read; errno says why */
+} TdeDataFileMark;
+
+extern TdeDataFileMark tde_data_file_mark(const RelFileLocator *locator);
 extern void tde_key_file_install(const TdeKey *key, const uint8 *record);
 extern void tde_key_file_forget(const RelFileLocator *locator);
 extern void tde_fill_relation_key(const TdeKey *key, TdeRelationKey *out);
 
 /* ---- what a process keeps (look_up.c, temp_keys.c) ---- */
 
-extern const TdeRelationKey *tde_temp_key_find(const RelFileLocator *locator);
+extern bool tde_relation_is_plain(const RelFileLocator *locator, char *reason,
+								  size_t reason_size);
+extern const TdeRelationKey *tde_temp_key_find(const RelFileLocator *locator,
+											   bool *lost);
+extern void tde_temp_key_expect(const RelFileLocator *locator);
 extern void tde_temp_key_create(const RelFileLocator *locator,
 								const TdeRelationKey *key);
 extern void tde_temp_key_drop(const RelFileLocator *locator);
 
 /* ---- making keys (create.c) ---- */
 
+extern void tde_begin_key_creation(Oid dbOid);
+extern void tde_end_key_creation(void);
 extern void tde_log_and_install_keys(const TdeKey *keys, const uint8 *records,
 									 int nkeys);
 
-/* ---- removal (removal.c) ---- */
+/* ---- removal (removal.c, removal_queue.c) ---- */
 
-#define TDE_MAX_REMOVALS		65536
+/* What is known from the log to have been dropped. */
+typedef struct TdeRemoval
+{
+	RelFileLocator locator;		/* relNumber 0: a whole database */
+	TdeId		id;				/* of the key, or of the scope; zeros if the
+								 * file is damaged, or there is no scope */
+	XLogRecPtr	lsn;			/* nothing before it may be replayed again */
+} TdeRemoval;
 
 extern void TdeRemovalShmemInit(int tranche);
-extern int	tde_removal_count(void);
-extern void tde_queue_removal(const RelFileLocator *locator, const TdeId *id,
-							  XLogRecPtr lsn);
+extern void tde_queue_removal(const TdeRemoval *removal);
+extern bool tde_cancel_database_removal(Oid dbOid, const TdeId *id);
+extern TdeRemoval *tde_removals_take_spilled(XLogRecPtr redo, int *n);
+extern TdeRemoval *tde_removals_take(XLogRecPtr redo, int *n);
+extern void tde_count_removed(void);
+extern void tde_removal_counts(int64 *waiting, int64 *removed);
+extern bool tde_removal_is_queued(const RelFileLocator *locator);
 extern void tde_queue_key_removal(const RelFileLocator *locator,
 								  XLogRecPtr lsn);
-extern bool tde_cancel_database_removal(Oid dbOid, const TdeId *id);
-extern void tde_sweep(XLogRecPtr lsn);
 extern XLogRecPtr tde_current_lsn(bool isRedo);
-extern bool tde_database_exists(Oid dbOid);
-extern bool tde_relation_has_file(const RelFileLocator *locator);
 
 #endif							/* TDE_RELATION_INTERNAL_H */

@@ -29,31 +29,29 @@ typedef union TempKey
 typedef struct TempKeyRef
 {
 	RelFileLocator locator;
-	TempKey    *key;
+	TempKey    *key;			/* NULL: it must have one, and has none */
 } TempKeyRef;
 
 static HTAB *temp_keys = NULL;
 static TempKey *free_temp_keys = NULL;
 
 /*
- * The key of a temporary relation, or NULL.
+ * The key of a temporary relation; NULL if it is plain, or if it must have one
+ * and has none (*lost).
  */
 const TdeRelationKey *
-tde_temp_key_find(const RelFileLocator *locator)
+tde_temp_key_find(const RelFileLocator *locator, bool *lost)
 {
-	TempKeyRef *ref;
+	TempKeyRef *ref = NULL;
 
-	if (temp_keys == NULL)
-		return NULL;
-	ref = hash_search(temp_keys, locator, HASH_FIND, NULL);
-	return ref ? &ref->key->key : NULL;
+	if (temp_keys != NULL)
+		ref = hash_search(temp_keys, locator, HASH_FIND, NULL);
+	*lost = ref != NULL && ref->key == NULL;
+	return ref != NULL && ref->key != NULL ? &ref->key->key : NULL;
 }
 
-/*
- * A key for a temporary relation of this process.
- */
-void
-tde_temp_key_create(const RelFileLocator *locator, const TdeRelationKey *key)
+static TempKeyRef *
+enter_ref(const RelFileLocator *locator)
 {
 	TempKeyRef *ref;
 	bool		found;
@@ -68,6 +66,29 @@ tde_temp_key_create(const RelFileLocator *locator, const TdeRelationKey *key)
 		temp_keys = hash_create("keys of temporary relations", 16, &ctl,
 								HASH_ELEM | HASH_BLOBS);
 	}
+	ref = hash_search(temp_keys, locator, HASH_ENTER, &found);
+	if (!found)
+		ref->key = NULL;
+	return ref;
+}
+
+/*
+ * The catalogs say that a temporary relation of this process is encrypted.
+ */
+void
+tde_temp_key_expect(const RelFileLocator *locator)
+{
+	(void) enter_ref(locator);
+}
+
+/*
+ * A key for a temporary relation of this process.
+ */
+void
+tde_temp_key_create(const RelFileLocator *locator, const TdeRelationKey *key)
+{
+	TempKeyRef *ref;
+
 	if (free_temp_keys == NULL)
 	{
 		bool		locked;
@@ -87,8 +108,8 @@ tde_temp_key_create(const RelFileLocator *locator, const TdeRelationKey *key)
 		}
 	}
 
-	ref = hash_search(temp_keys, locator, HASH_ENTER, &found);
-	if (!found)
+	ref = enter_ref(locator);
+	if (ref->key == NULL)
 	{
 		ref->key = free_temp_keys;
 		free_temp_keys = free_temp_keys->next_free;
@@ -109,6 +130,8 @@ tde_temp_key_drop(const RelFileLocator *locator)
 		return;
 	key = ref->key;
 	hash_search(temp_keys, locator, HASH_REMOVE, NULL);
+	if (key == NULL)
+		return;
 	tde_wipe(key, sizeof(*key));
 	key->next_free = free_temp_keys;
 	free_temp_keys = key;

@@ -71,6 +71,7 @@ TdeStoreShmemInit(int tranche)
 		pg_atomic_init_u32(&tde_store->unlocked_processes, 0);
 	}
 	LWLockInitialize(&tde_store->lock, tranche);
+	LWLockInitialize(&tde_store->creation_lock, tranche);
 	tde_active_flag = &tde_store->active;
 }
 

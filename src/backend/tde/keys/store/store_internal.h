@@ -42,6 +42,14 @@ typedef struct TdeStoreShared
 	 * the key store to take.
 	 */
 	LWLock		lock;
+
+	/*
+	 * Held shared while a key of a relation is drawn and installed, and
+	 * exclusively while a principal key is taken from a scope.  Who holds
+	 * "lock" asks for it only conditionally: who holds it may have to wait for
+	 * the checkpointer, which may wait for "lock".
+	 */
+	LWLock		creation_lock;
 } TdeStoreShared;
 
 extern TdeStoreShared *tde_store;
