@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the Coffer authors
 
 # pg_rewind of a server with encrypted WAL: it is read in all its epochs, and
-# the keys of what was written on the branch that is given up are kept.
+# the keys of what was written on the branch that is given up are kept, though
+# their key provider was known on that branch only and its number means another
+# one now.
 
 use strict;
 use warnings FATAL => 'all';
@@ -74,12 +76,13 @@ sub run_case
 	$new->promote;
 
 	# The old one writes three more epochs, the last two under a server key that
-	# nobody else has.
+	# nobody else has, of a provider that nobody else knows.
 	fill($old, 2001, 2500);
 	my $ring = tde_keyring($old);
 	$old->safe_psql('postgres', qq{
-		SELECT pg_tde_create_key_using_global_key_provider('dead', 'ring');
-		SELECT pg_tde_set_server_key_using_global_key_provider('dead', 'ring')});
+		SELECT pg_tde_add_global_key_provider_file('dead', '$ring.dead');
+		SELECT pg_tde_create_key_using_global_key_provider('server', 'dead');
+		SELECT pg_tde_set_server_key_using_global_key_provider('server', 'dead')});
 	$old->restart;
 	fill($old, 2501, 2600);
 	my $from = $old->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
@@ -96,6 +99,13 @@ sub run_case
 	  foreach glob($old->data_dir . '/pg_wal/00000001????????????????');
 
 	fill($new, 2001, 2300);
+	$new->safe_psql('postgres', qq{
+		SELECT pg_tde_add_global_key_provider_file('new', '$ring.new');
+		SELECT pg_tde_create_key_using_global_key_provider('server', 'new');
+		SELECT pg_tde_set_server_key_using_global_key_provider('server', 'new')});
+	my $numbers = q{SELECT min(id) FROM pg_tde_list_all_global_key_providers()};
+	is($new->safe_psql('postgres', $numbers),
+		-2, "$mode: the same number on both branches");
 	$new->restart;
 	fill($new, 2301, 2400);
 
@@ -118,12 +128,18 @@ sub run_case
 		@source, '--no-sync');
 	my $conf = slurp_file($old->data_dir . '/postgresql.conf');
 
-	move($ring, "$ring.away") or die;
+	foreach my $file ($ring, "$ring.dead")
+	{
+		move($file, "$file.away") or die;
+	}
 	command_fails_like(
 		\@rewind,
-		qr{error: key [0-9A-F]{8} of WAL page at .* of timeline 1 is not available: could not open keyring file "\Q$ring\E"},
+		qr{error: key [0-9A-F]{8} of WAL page at .* of timeline 1 is not available: could not open keyring file "\Q$ring\E(\.dead)?"},
 		"$mode: refused without the principal key");
-	move("$ring.away", $ring) or die;
+	foreach my $file ($ring, "$ring.dead")
+	{
+		move("$file.away", $file) or die;
+	}
 	is(slurp_file($old->data_dir . '/postgresql.conf'), $conf,
 		"$mode: ... and nothing was changed");
 
@@ -152,6 +168,8 @@ sub run_case
 	like($stdout, qr/\Q$shown\E/, "$mode: WAL of the branch that was given up");
 	is($stderr, '', "$mode: ... is read without an error");
 
+	command_ok([ 'pg_tde_check_keys', '-q', $old->data_dir ],
+		"$mode: all keys can be had");
 	$old->enable_streaming($new);
 	$old->set_standby_mode;
 	$old->start;
@@ -170,6 +188,8 @@ sub run_case
 		'', "$mode: no canary in WAL");
 	$old->stop;
 	$new->stop;
+	command_ok([ 'pg_tde_check_keys', '-q', $old->data_dir ],
+		"$mode: ... and still can in the end");
 	return;
 }
 
