@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_namespace.h"
 #include "miscadmin.h"
 #include "pg_tde.h"
 #include "tde/principal.h"
@@ -58,7 +59,9 @@ pg_tde_key_state_main(Datum main_arg)
 
 /*
  * Called by the extension's script, which so fails where the library was not
- * preloaded.
+ * preloaded.  And in pg_catalog, where the function is if the extension is to
+ * be: the extension has views, and the server lets nobody make relations there,
+ * nor would it restore them in pg_upgrade.
  */
 Datum
 pg_tde_require_preload(PG_FUNCTION_ARGS)
@@ -68,6 +71,14 @@ pg_tde_require_preload(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pg_tde must be loaded via \"shared_preload_libraries\""),
 				 errhint("Add pg_tde to \"shared_preload_libraries\" and restart the server.")));
+
+	if (get_func_namespace(fcinfo->flinfo->fn_oid) == PG_CATALOG_NAMESPACE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("extension \"%s\" cannot be created in schema \"%s\"",
+						"pg_tde", "pg_catalog"),
+				 errdetail("It has views, which cannot be created in this schema."),
+				 errhint("Name another schema, in the SCHEMA clause or first in \"search_path\".")));
 
 	PG_RETURN_VOID();
 }
@@ -97,10 +108,12 @@ pg_tde_require_superuser(FunctionCallInfo fcinfo)
 }
 
 void
-pg_tde_require_primary(FunctionCallInfo fcinfo)
+pg_tde_require_writable(FunctionCallInfo fcinfo)
 {
-	PreventCommandDuringRecovery(psprintf("%s()",
-										  get_func_name(fcinfo->flinfo->fn_oid)));
+	char	   *name = psprintf("%s()", get_func_name(fcinfo->flinfo->fn_oid));
+
+	PreventCommandDuringRecovery(name);
+	PreventCommandIfReadOnly(name);
 }
 
 char *

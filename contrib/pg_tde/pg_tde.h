@@ -22,8 +22,11 @@
  */
 extern void pg_tde_require_superuser(FunctionCallInfo fcinfo);
 
-/* Error in recovery: the function would change what a standby only receives. */
-extern void pg_tde_require_primary(FunctionCallInfo fcinfo);
+/*
+ * Error in recovery, where the function would change what a standby only
+ * receives, and in a transaction that is read only.
+ */
+extern void pg_tde_require_writable(FunctionCallInfo fcinfo);
 
 /*
  * Text arguments, as palloc'd strings.  "what" names the argument in errors:

@@ -44,7 +44,7 @@ create_key(FunctionCallInfo fcinfo, Oid provider_db)
 	char	   *key_name;
 	char	   *provider_name;
 
-	pg_tde_require_primary(fcinfo);
+	pg_tde_require_writable(fcinfo);
 	key_name = pg_tde_key_name_arg(fcinfo, 0);
 	provider_name = pg_tde_provider_name_arg(fcinfo, 1);
 
@@ -74,7 +74,7 @@ set_key(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid provider_db)
 	char	   *key_name;
 	char	   *provider_name;
 
-	pg_tde_require_primary(fcinfo);
+	pg_tde_require_writable(fcinfo);
 	key_name = pg_tde_key_name_arg(fcinfo, 0);
 	provider_name = pg_tde_provider_name_arg(fcinfo, 1);
 
@@ -140,7 +140,7 @@ pg_tde_verify_default_key(PG_FUNCTION_ARGS)
 Datum
 pg_tde_delete_key(PG_FUNCTION_ARGS)
 {
-	pg_tde_require_primary(fcinfo);
+	pg_tde_require_writable(fcinfo);
 	TdeDeletePrincipalKey(TDE_SCOPE_DATABASE, MyDatabaseId);
 	PG_RETURN_VOID();
 }
@@ -149,7 +149,7 @@ Datum
 pg_tde_delete_default_key(PG_FUNCTION_ARGS)
 {
 	pg_tde_require_superuser(fcinfo);
-	pg_tde_require_primary(fcinfo);
+	pg_tde_require_writable(fcinfo);
 	TdeDeletePrincipalKey(TDE_SCOPE_DEFAULT, InvalidOid);
 	PG_RETURN_VOID();
 }

@@ -40,7 +40,7 @@ put_provider(FunctionCallInfo fcinfo, Oid dbOid, bool change)
 	char	   *options;
 
 	pg_tde_require_superuser(fcinfo);
-	pg_tde_require_primary(fcinfo);
+	pg_tde_require_writable(fcinfo);
 
 	/* One that is too long is unknown, which says more. */
 	type = pg_tde_text_arg(fcinfo, 0, "key provider type", PG_INT32_MAX);
@@ -84,7 +84,7 @@ static Datum
 delete_provider(FunctionCallInfo fcinfo, Oid dbOid)
 {
 	pg_tde_require_superuser(fcinfo);
-	pg_tde_require_primary(fcinfo);
+	pg_tde_require_writable(fcinfo);
 
 	TdeDeleteProvider(dbOid, pg_tde_provider_name_arg(fcinfo, 0));
 

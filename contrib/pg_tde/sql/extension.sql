@@ -19,6 +19,13 @@ ALTER EXTENSION pg_tde SET SCHEMA public;  -- not relocatable
 DROP EXTENSION pg_tde;
 DROP SCHEMA "Of TDE";
 
+-- but that of the system, where nobody makes views
+CREATE EXTENSION pg_tde SCHEMA pg_catalog;
+SET search_path = pg_catalog;
+CREATE EXTENSION pg_tde;
+RESET search_path;
+SELECT count(*) FROM pg_proc WHERE proname LIKE 'pg\_tde%';
+
 -- an ordinary user may not
 CREATE ROLE regress_tde_user;
 GRANT ALL ON SCHEMA public TO regress_tde_user;

@@ -29,6 +29,28 @@ SELECT name, arguments FROM actual WHERE pronargdefaults > 0 OR prosecdef;
 SELECT name, arguments, class FROM expected JOIN actual USING (name, arguments)
  WHERE has_function_privilege('public', oid, 'EXECUTE') <> (class = 'P');
 
+-- In a transaction that is read only, what changes providers or keys is refused,
+-- before it looks at its arguments; "runs" is what changes neither.
+CREATE FUNCTION try_read_only(f oid) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE call text;
+BEGIN
+  SELECT format('SELECT * FROM %s(%s)', p.oid::regproc,
+                (SELECT string_agg('NULL::' || t::regtype, ', ') FROM unnest(proargtypes) t))
+    INTO call FROM pg_proc p WHERE p.oid = f;
+  EXECUTE call;
+  RETURN 'runs';
+EXCEPTION
+  WHEN read_only_sql_transaction THEN RETURN 'refused';
+  WHEN OTHERS THEN RETURN 'runs';
+END $$;
+BEGIN READ ONLY;
+SELECT name, try_read_only(oid) AS read_only FROM actual
+ WHERE arguments <> 'internal' AND actual.result <> 'event_trigger'
+ GROUP BY 1, 2 ORDER BY name COLLATE "C";
+SELECT pg_tde_delete_database_key_provider('dp');
+COMMIT;
+DROP FUNCTION try_read_only;
+
 -- Call each as an ordinary user, with nulls for arguments: how far does he get?
 CREATE ROLE regress_tde_user;
 CREATE FUNCTION try(f oid) RETURNS text LANGUAGE plpgsql AS $$
