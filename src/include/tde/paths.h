@@ -55,13 +55,16 @@ tde_path_is_key_store(const char *path)
 }
 
 /*
- * Is a path a file of the key store that belongs to a database, or to the
- * server, as a whole: a scope or a list of providers?  Then "owner" (of
- * MAXPGPATH bytes) is a directory that is there as long as the owner is, unless
- * it is a database in another tablespace.
+ * For pg_rewind: is a path a file of the key store that means nothing where
+ * its owner, a database or the server, exists without another file?  Owner
+ * (a directory that is there as long as the owner is, unless it is a database
+ * in another tablespace) and that file are returned in buffers of MAXPGPATH
+ * bytes.  A scope or a list of providers means nothing where it does not
+ * exist itself; a key of a relation where its database has no scope: there,
+ * none was ever made.
  */
 static inline bool
-tde_path_of_scope(const char *path, char *owner)
+tde_path_depends(const char *path, char *owner, char *other)
 {
 	const char *dir;
 	size_t		len;
@@ -71,8 +74,13 @@ tde_path_of_scope(const char *path, char *owner)
 		return false;
 	dir = path + strlen(TDE_DIR) + 1;
 	len = strcspn(dir, "/");
-	if (dir[len] == '\0' || (dir[len + 1] >= '0' && dir[len + 1] <= '9'))
+	if (dir[len] == '\0')
 		return false;
+	if (dir[len + 1] >= '0' && dir[len + 1] <= '9')
+		snprintf(other, MAXPGPATH, "%s/%.*s/%s", TDE_DIR, (int) len, dir,
+				 TDE_DATABASE_FILE);
+	else
+		strlcpy(other, path, MAXPGPATH);
 	if (strncmp(dir, "global/", strlen("global/")) == 0)
 		strlcpy(owner, "global", MAXPGPATH);
 	else
