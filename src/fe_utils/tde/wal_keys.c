@@ -8,7 +8,7 @@
  * server's scope key, which is looked for in the server's scope file; where
  * that is lost or has no such generation (it was made on a branch that
  * pg_rewind gave up), the copy of the scope in the epoch itself serves, and the
- * principal key named there.
+ * principal key named there, of the provider that is described there.
  *
  * A program has one key store.
  *
@@ -164,15 +164,15 @@ open_server_scope(const uint8 *data, size_t len, const char *path)
 			pfree(list_data);
 		}
 	}
-	if (providers == NULL)
-		return providers_problem;
-
 	scope = tde_fe_decode_scope(data, len, TDE_SCOPE_SERVER, InvalidOid,
 								&reason);
 	if (scope == NULL)
 		return damaged(path, reason);
 	if (!tde_fe_open_scope(scope, providers, &problem, &hint))
 	{
+		/* the lack of a list only counts if the scope does not make up for it */
+		if (providers == NULL && scope->principal.provider_type[0] == '\0')
+			problem = providers_problem;
 		tde_fe_free_scope(scope);
 		return problem;
 	}

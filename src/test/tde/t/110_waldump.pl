@@ -220,7 +220,7 @@ move($node->basedir . '/wal', "$data/pg_wal") or die;
 command_ok([ 'pg_tde_check_keys', '-q', $data ], 'pg_tde_check_keys');
 
 # Lost keys.  The copy of the server's scope in an epoch names the principal key
-# of then.
+# of then, and its provider.
 my $server_key = "$data/pg_tde/global/server_key.key";
 my @range = ('-p' => $data, '-s' => $epochs[0][0], '-e' => $epochs[0][1]);
 move($server_key, "$server_key.away") or die;
@@ -237,8 +237,10 @@ move("$ring.away", $ring) or die;
 
 my $providers = "$data/pg_tde/global/provider_config";
 move($providers, "$providers.away") or die;
-refuses('list of providers is lost', qr{file "\Q$providers\E" does not exist},
-	@range);
+all_epochs('list of providers is lost', '-p' => $data);
+move($server_key, "$server_key.away") or die;
+all_epochs('list of providers and server_key.key are lost', '-p' => $data);
+move("$server_key.away", $server_key) or die;
 move("$providers.away", $providers) or die;
 
 my $epochs = "$data/pg_tde/global/wal_epochs";
