@@ -135,6 +135,29 @@ SELECT count(*) FROM plain_mv;
 SELECT count(*) FROM enc_mv;
 CREATE TABLE late (LIKE plain_p) USING tde_heap;
 ALTER TABLE plain_p ATTACH PARTITION late FOR VALUES IN (3);
+-- but nothing that is plain becomes a partition, nor does what has such a partition
+ALTER TABLE plain_p DETACH PARTITION plain_p1;
+ALTER TABLE plain_p ATTACH PARTITION plain_p1 FOR VALUES IN (1);
+ALTER TABLE some_p ATTACH PARTITION plain_p1 FOR VALUES IN (2);
+RESET pg_tde.enforce_encryption;
+CREATE TABLE mixed (a int) PARTITION BY LIST (a);
+CREATE TABLE mixed1 PARTITION OF mixed FOR VALUES IN (4) USING tde_heap;
+CREATE TABLE mixed2 PARTITION OF mixed FOR VALUES IN (5) USING heap;
+SET pg_tde.enforce_encryption = on;
+ALTER TABLE some_p ATTACH PARTITION mixed FOR VALUES IN (4, 5);
+ALTER TABLE mixed2 SET ACCESS METHOD tde_heap;
+ALTER TABLE some_p ATTACH PARTITION mixed FOR VALUES IN (4, 5);
+INSERT INTO some_p VALUES (4), (5);
+SELECT tableoid::regclass, pg_tde_is_encrypted(tableoid) FROM some_p ORDER BY a;
+-- rows of a parent never go to a child
+CREATE TABLE parent (a int) USING tde_heap;
+ALTER TABLE plain_p1 INHERIT parent;
+INSERT INTO parent VALUES (1);
+SELECT tableoid::regclass FROM parent;
+ALTER TABLE plain_p1 NO INHERIT parent;
+RESET pg_tde.enforce_encryption;
+ALTER TABLE plain_p ATTACH PARTITION plain_p1 FOR VALUES IN (1);
+SET pg_tde.enforce_encryption = on;
 SELECT relname, pg_tde_is_encrypted(oid) FROM pg_class
  WHERE relnamespace = 'enf'::regnamespace AND relname ~ '^plain' AND relkind IN ('r', 'i', 'S', 'm')
  ORDER BY relname COLLATE "C";

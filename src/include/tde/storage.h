@@ -15,6 +15,7 @@
 #define TDE_STORAGE_H
 
 #include "access/xlogreader.h"
+#include "nodes/pg_list.h"
 #include "storage/relfilelocator.h"
 #include "storage/smgr.h"
 #include "tde/heap_am.h"
@@ -96,6 +97,13 @@ extern void TdeCheckNewTable(Oid relid, const char *relname, char relkind,
 extern void TdeCheckAccessMethodChange(Oid relid, Oid amoid);
 
 /*
+ * Called before a table is attached as a partition, with the OIDs of it and of
+ * its own partitions, all locked: error if encryption is enforced and one of
+ * them has an access method that does not encrypt.
+ */
+extern void TdeCheckAttachedTables(List *relids);
+
+/*
  * The next temporary table that is made in this subtransaction is a helper of
  * a command on a table of this access method, and may have the same.
  */
@@ -109,8 +117,9 @@ extern void TdeUseAccessMethodOf(Relation rel);
 
 /*
  * The access method of a new table for which no other than amoid was asked:
- * if pg_repack makes it, that of the table that it is a copy of, where amoid
- * would encrypt one of them only; else amoid.
+ * if by its schema and name it is pg_repack's copy of a table that is
+ * encrypted, that of the original; likewise if the original is plain, but only
+ * in the schema of the extension pg_repack itself; else amoid.
  */
 extern Oid	TdeAccessMethodOfCopy(Oid namespaceId, const char *relname,
 								  Oid amoid);

@@ -11,6 +11,12 @@
  * table to put in place of the old one.  It needs no event trigger, so
  * event_triggers = off and single-user mode are no way around it.
  *
+ * And where a table becomes a partition.  From then on rows that are inserted
+ * into the partitioned table, or updated there, are written to it, although
+ * whoever does that never named it: attaching a plain table is what CREATE
+ * TABLE ... PARTITION OF would be, which is refused.  ALTER TABLE ... INHERIT
+ * is not: no row goes to a child unless a command names the child.
+ *
  * What exists is left alone: a rewrite that keeps the access method makes a
  * plain table's new file plain again, and its indexes and TOAST table may be
  * made and rebuilt.  Who encrypts a database bit by bit must be able to use
@@ -146,4 +152,26 @@ TdeCheckAccessMethodChange(Oid relid, Oid amoid)
 			 errdetail("The access method does not encrypt, and \"%s\" is on.",
 					   "pg_tde.enforce_encryption"),
 			 hint_about_access_method()));
+}
+
+void
+TdeCheckAttachedTables(List *relids)
+{
+	foreach_oid(relid, relids)
+	{
+		Oid			amoid = get_rel_relam(relid);
+
+		/* partitioned and foreign tables may have none, and hold no rows */
+		if (is_allowed(relid, amoid))
+			continue;
+
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot attach table \"%s\" with access method \"%s\" as a partition",
+						get_rel_name(relid), get_am_name(amoid)),
+				 errdetail("The access method does not encrypt, and \"%s\" is on.",
+						   "pg_tde.enforce_encryption"),
+				 errhint("Encrypt it first: ALTER TABLE ... SET ACCESS METHOD %s.",
+						 TDE_AM_NAME)));
+	}
 }
