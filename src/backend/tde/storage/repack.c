@@ -17,7 +17,9 @@
  * The other way round, with an encrypting default, a plain table would get an
  * encrypted file and remain a heap: its next index, and its next rewrite,
  * would be plain again, while it looked as if it were encrypted.  It stays
- * plain.
+ * plain.  This way only in the schema that belongs to the extension pg_repack,
+ * which superusers create: else whoever may create a schema could call it
+ * "repack" and have plain tables where the default encrypts.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -30,12 +32,16 @@
 #include <limits.h>
 
 #include "access/htup_details.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "commands/extension.h"
 #include "tde/storage.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#define REPACK_EXTENSION	"pg_repack"
 #define REPACK_SCHEMA	"repack"
 
 static const char *const repack_prefixes[] = {"table_", "log_"};
@@ -64,6 +70,16 @@ oid_in_name(const char *relname)
 	return InvalidOid;
 }
 
+/* Is a schema that of the extension pg_repack? */
+static bool
+is_schema_of_extension(Oid namespaceId)
+{
+	Oid			extension = get_extension_oid(REPACK_EXTENSION, true);
+
+	return OidIsValid(extension) &&
+		getExtensionOfObject(NamespaceRelationId, namespaceId) == extension;
+}
+
 Oid
 TdeAccessMethodOfCopy(Oid namespaceId, const char *relname, Oid amoid)
 {
@@ -87,8 +103,9 @@ TdeAccessMethodOfCopy(Oid namespaceId, const char *relname, Oid amoid)
 	original_am = ((Form_pg_class) GETSTRUCT(tuple))->relam;
 	ReleaseSysCache(tuple);
 
-	if (original_am == HEAP_TABLE_AM_OID ||
-		TdeAccessMethodEncrypts(original_am))
+	if (TdeAccessMethodEncrypts(original_am))
+		return original_am;
+	if (original_am == HEAP_TABLE_AM_OID && is_schema_of_extension(namespaceId))
 		return original_am;
 	return amoid;
 }

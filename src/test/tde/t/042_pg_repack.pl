@@ -28,8 +28,38 @@ sql(qq{
 	INSERT INTO secret SELECT g, '$canary' || g FROM generate_series(1, 100) g;
 	CREATE TABLE plain (id int PRIMARY KEY, t text);
 	CREATE TABLE plain2 (id int PRIMARY KEY, t text);
-	CREATE SCHEMA repack;
 	CREATE SCHEMA other});
+
+# Whoever may create a schema can call it as pg_repack does: that gets him no
+# plain table where the default encrypts, extension or not.
+my $dir = $node->basedir . '/share';
+mkdir "$_" or die "could not create \"$_\": $!" foreach $dir, "$dir/extension";
+append_to_file("$dir/extension/pg_repack.control",
+	"relocatable = false\ndefault_version = '1'\n");
+append_to_file("$dir/extension/pg_repack--1.sql", 'CREATE SCHEMA repack');
+$node->append_conf('postgresql.conf',
+	"extension_control_path = '\$system:$dir'\n");
+$node->reload;
+sub is_plain_in_schema
+{
+	my ($expected, $label) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $oid = sql(q{SELECT 'plain'::regclass::oid});
+	is( sql(qq{
+			SET default_table_access_method = tde_heap;
+			CREATE TABLE repack.table_$oid AS SELECT * FROM plain;
+			SELECT NOT pg_tde_is_encrypted('repack.table_$oid');
+			DROP TABLE repack.table_$oid}),
+		$expected, $label);
+	return;
+}
+sql('CREATE SCHEMA repack');
+is_plain_in_schema('f', 'no plain table in a schema of that name');
+sql('ALTER SCHEMA repack RENAME TO imitation; CREATE EXTENSION pg_repack');
+is_plain_in_schema('t', 'a plain one in the schema of the extension');
+sql('ALTER EXTENSION pg_repack DROP SCHEMA repack');
+is_plain_in_schema('f', 'none where the schema is not of the extension');
+sql('ALTER EXTENSION pg_repack ADD SCHEMA repack');
 my $end = sql('SELECT pg_current_wal_insert_lsn()');
 my $secret = sql(q{SELECT 'secret'::regclass::oid});
 my $plain = sql(q{SELECT 'plain'::regclass::oid});
