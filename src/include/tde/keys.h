@@ -18,7 +18,7 @@
 #ifndef TDE_KEYS_H
 #define TDE_KEYS_H
 
-#include "access/xlogdefs.h"
+#include "access/xlogreader.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/relfilelocator.h"
@@ -125,13 +125,24 @@ extern void TdeRedoCreateStorage(const RelFileLocator *rlocator,
 extern bool TdeKeyFileExists(const RelFileLocator *rlocator);
 
 /*
- * All keys of a database in one tablespace (InvalidOid: any), for CREATE
- * DATABASE with FILE_COPY and ALTER DATABASE SET TABLESPACE: log and durably
- * write copies for (dst_db, dst_spc) before the files are copied.  The
- * database's scope and providers are copied where dst_db has none.
+ * The files of a database in one tablespace are about to be copied: make a key
+ * for each encrypted relation of the copy, and its file.  In another database
+ * these are fresh keys, with the cipher of the source, and that gets scope and
+ * providers where it has none; else they are the same keys again.
+ *
+ * Returns the *nkeys key records, palloc'd, to be logged with the copy; NULL
+ * if nothing there is encrypted.  Error if a key cannot be read.
  */
-extern void TdeCopyDatabaseKeys(Oid src_db, Oid src_spc,
-								Oid dst_db, Oid dst_spc);
+extern uint8 *TdeCopyDatabaseKeys(Oid src_db, Oid src_spc,
+								  Oid dst_db, Oid dst_spc, int *nkeys);
+
+/*
+ * Redo, before the files are copied: the numbers there are given out anew, and
+ * these key files put in place.  PANIC if they are not what was logged.
+ */
+extern void TdeRedoDatabaseKeys(XLogReaderState *record,
+								Oid dst_db, Oid dst_spc,
+								const uint8 *records, Size len);
 
 /* A database is created from a template: give it providers and scope. */
 extern void TdeCopyDatabaseScope(Oid src_db, Oid dst_db);

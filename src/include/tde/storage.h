@@ -60,6 +60,26 @@ extern void TdeLogCreateStorage(const RelFileLocator *rlocator);
 extern void TdeReplayCreateStorage(XLogReaderState *record);
 
 /*
+ * copydir(src_path, dst_path, false) for a directory of a database: makes the
+ * keys of the copy first, and encrypts the copy's files under them if it is in
+ * another database.  After it, TdeLogDatabaseCopy() ends the record
+ * XLOG_DBASE_CREATE_FILE_COPY, after the caller registered the rest, with the
+ * key records.  TdeReplayDatabaseCopy() is redo of both.
+ */
+extern void TdeCopyDatabaseDir(const char *src_path, const char *dst_path,
+							   Oid src_db, Oid src_spc,
+							   Oid dst_db, Oid dst_spc);
+extern void TdeLogDatabaseCopy(void);
+extern void TdeReplayDatabaseCopy(XLogReaderState *record,
+								  const char *src_path, const char *dst_path);
+
+/*
+ * copydir() is about to copy this file: true if that has been done, or is not
+ * to be done, as part of such a copy.
+ */
+extern bool TdeCopyFile(const char *from, const char *to);
+
+/*
  * Called by the relation cache when it knows a relation's locator: tells the
  * key store what to expect there.
  */

@@ -35,25 +35,46 @@ damaged_record(XLogReaderState *record, const char *reason)
 }
 
 static void
-redo_keys(XLogReaderState *record)
+redo_key_records(XLogReaderState *record, const uint8 *records, Size len)
 {
-	xl_tde_keys *xlrec = (xl_tde_keys *) XLogRecGetData(record);
-	const uint8 *data = (const uint8 *) XLogRecGetData(record) + SizeOfTdeKeys;
 	const char *reason;
 
-	if (XLogRecGetDataLen(record) !=
-		SizeOfTdeKeys + (Size) xlrec->nkeys * TDE_KEY_RECORD_LEN)
+	if (len % TDE_KEY_RECORD_LEN != 0)
 		damaged_record(record, "wrong length");
 
-	for (uint32 i = 0; i < xlrec->nkeys; i++, data += TDE_KEY_RECORD_LEN)
+	for (; len > 0; len -= TDE_KEY_RECORD_LEN, records += TDE_KEY_RECORD_LEN)
 	{
 		TdeKey		key;
 
-		if (tde_key_record_decode(data, TDE_KEY_RECORD_LEN, &key, &reason) != 0)
+		if (tde_key_record_decode(records, TDE_KEY_RECORD_LEN,
+								  &key, &reason) != 0)
 			damaged_record(record, reason);
 		tde_make_directory(key.locator.dbOid);
-		tde_key_file_install(&key, data);
+		tde_key_file_install(&key, records);
 	}
+}
+
+static void
+redo_keys(XLogReaderState *record)
+{
+	xl_tde_keys *xlrec = (xl_tde_keys *) XLogRecGetData(record);
+	Size		len = XLogRecGetDataLen(record) - SizeOfTdeKeys;
+
+	if (len != (Size) xlrec->nkeys * TDE_KEY_RECORD_LEN)
+		damaged_record(record, "wrong length");
+	redo_key_records(record, (const uint8 *) xlrec + SizeOfTdeKeys, len);
+}
+
+void
+TdeRedoDatabaseKeys(XLogReaderState *record, Oid dst_db, Oid dst_spc,
+					const uint8 *records, Size len)
+{
+	if (len > 0)
+		pg_atomic_fetch_or_u32(&tde_store->active, TDE_ACTIVE);
+	if (!TdeIsActive())
+		return;
+	tde_known_forget_database(dst_db, dst_spc);
+	redo_key_records(record, records, len);
 }
 
 /*

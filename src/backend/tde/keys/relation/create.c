@@ -95,10 +95,11 @@ tde_end_key_creation(void)
 
 /*
  * Draw a key for a relation under the current scope key of its database.
+ * (Between tde_begin_key_creation() and its end, but for redo.)
  */
-static void
-draw_key(const RelFileLocator *locator, TdeCipher cipher,
-		 TdeKey *key, uint8 *record)
+void
+tde_draw_key(const RelFileLocator *locator, TdeCipher cipher,
+			 TdeKey *key, uint8 *record)
 {
 	uint8		scope_key[TDE_WRAP_KEY_LEN];
 	int			rc;
@@ -152,7 +153,7 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 
 	check_cipher();
 	tde_begin_key_creation(rlocator->locator.dbOid);
-	draw_key(&rlocator->locator, tde_cipher, &key, record);
+	tde_draw_key(&rlocator->locator, tde_cipher, &key, record);
 
 	if (RelFileLocatorBackendIsTemp(*rlocator))
 	{
@@ -209,7 +210,7 @@ TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
 	if (TdeCipherIsCBC(cipher) && !DataChecksumsEnabled())
 		cipher = TDE_AES_128_XTS;
 
-	draw_key(&rlocator->locator, cipher, &key, record);
+	tde_draw_key(&rlocator->locator, cipher, &key, record);
 	tde_wipe(key.key, sizeof(key.key));
 	tde_key_path(&rlocator->locator, path);
 	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, true);

@@ -3,10 +3,16 @@
  * databases.c
  *	  Keys when databases are created, moved and dropped.
  *
- * Where files are copied as they are (CREATE DATABASE ... STRATEGY FILE_COPY,
- * ALTER DATABASE ... SET TABLESPACE) the copies are under the same internal
- * keys.  Each gets a key record of its own, with its own id and identity,
- * before the first file is copied.
+ * Where a database's files are copied, each encrypted relation of the copy
+ * gets a key record of its own, with its own id and identity, before the first
+ * file is copied.  For a copy in another database (CREATE DATABASE ...
+ * STRATEGY FILE_COPY) it holds a fresh internal key, under which the files are
+ * encrypted anew (storage/copy_database.c); for the same database in another
+ * tablespace (ALTER DATABASE ... SET TABLESPACE) the same internal key.
+ *
+ * The records are logged in the one record that stands for the copy of the
+ * files, XLOG_DBASE_CREATE_FILE_COPY.  So a standby has them when it copies,
+ * wherever its replay began, and never otherwise.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -20,133 +26,208 @@
 
 #include "access/xlog.h"
 #include "access/xloginsert.h"
-#include "relation_internal.h"
+#include "common/relpath.h"
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
+#include "relation_internal.h"
+#include "storage/fd.h"
 #include "storage/proc.h"
+#include "storage/reinit.h"
 #include "tde/xlog.h"
 #include "utils/injection_point.h"
 
-/* Key records in one WAL record. */
-#define KEYS_A_RECORD	256
+/* Keys made at a time; no principal key is deleted meanwhile. */
+#define KEYS_A_TIME		256
 
-typedef struct CopyState
+/* A key of the source. */
+typedef struct SourceKey
 {
-	Oid			src_spc;
+	RelFileLocator locator;
+	bool		has_file;
+} SourceKey;
+
+typedef struct SourceKeys
+{
+	Oid			spc;
 	int			n;
 	int			max;
-	RelFileLocator *locators;
-} CopyState;
+	SourceKey  *keys;
+} SourceKeys;
 
 static void
 collect_key(const RelFileLocator *locator, void *arg)
 {
-	CopyState  *state = arg;
+	SourceKeys *source = arg;
 
-	if (OidIsValid(state->src_spc) && locator->spcOid != state->src_spc)
+	if (locator->spcOid != source->spc)
 		return;
-	if (state->n == state->max)
+	if (source->n == source->max)
 	{
-		state->max = Max(state->max * 2, 64);
-		if (state->locators == NULL)
-			state->locators = palloc(sizeof(RelFileLocator) * state->max);
-		else
-			state->locators = repalloc_huge(state->locators,
-											sizeof(RelFileLocator) * state->max);
+		source->max *= 2;
+		source->keys = repalloc_huge(source->keys,
+									 sizeof(SourceKey) * source->max);
 	}
-	state->locators[state->n++] = *locator;
+	source->keys[source->n].locator = *locator;
+	source->keys[source->n++].has_file = false;
+}
+
+static int
+compare_source_keys(const void *a, const void *b)
+{
+	RelFileNumber na = ((const SourceKey *) a)->locator.relNumber;
+	RelFileNumber nb = ((const SourceKey *) b)->locator.relNumber;
+
+	return na < nb ? -1 : na > nb;
 }
 
 /*
- * Make the record of one copied key and write its file's new version.
+ * Leave out the keys of relations of which there is no file to be copied, as
+ * those that were dropped and wait for their removal.  The proof is a listing
+ * of the directory, which copydir() will list again: nobody is connected to
+ * the source, so that no file comes in between.
  */
 static void
-copy_key(const RelFileLocator *src, const RelFileLocator *dst,
-		 TdeKey *key, uint8 *record)
+keep_keys_with_files(SourceKeys *source, const char *dir)
+{
+	DIR		   *d = AllocateDir(dir);
+	struct dirent *de;
+	int			n = 0;
+
+	while ((de = ReadDir(d, dir)) != NULL)
+	{
+		SourceKey	wanted;
+		SourceKey  *found;
+		ForkNumber	forknum;
+		unsigned	segno;
+
+		if (!parse_filename_for_nontemp_relation(de->d_name,
+												 &wanted.locator.relNumber,
+												 &forknum, &segno))
+			continue;
+		found = bsearch(&wanted, source->keys, source->n, sizeof(SourceKey),
+						compare_source_keys);
+		if (found != NULL)
+			found->has_file = true;
+	}
+	FreeDir(d);
+
+	for (int i = 0; i < source->n; i++)
+	{
+		if (source->keys[i].has_file)
+			source->keys[n++] = source->keys[i];
+	}
+	source->n = n;
+}
+
+/*
+ * Make the record of the key of one copy, and its file.
+ */
+static void
+copy_key(const RelFileLocator *src, const RelFileLocator *dst, TdeKey *key,
+		 uint8 *record)
 {
 	uint8		scope_key[TDE_WRAP_KEY_LEN];
-	char		reason[256];
+	char		reason[256] = "";
 	char		path[MAXPGPATH];
 	int			rc;
 
-	if (tde_key_file_read(src, key, true, reason, sizeof(reason)) !=
-		TDE_KEYFILE_OK)
+	switch (tde_key_file_read(src, key, true, reason, sizeof(reason)))
 	{
-		tde_key_path(src, path);
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("could not copy the encryption key of a relation"),
-				 errdetail("Key file \"%s\": %s.", path, reason),
-				 errhint("Restore the key file from a backup, or drop the relation.")));
+		case TDE_KEYFILE_OK:
+			break;
+		case TDE_KEYFILE_NONE:
+			strlcpy(reason, _("the file does not exist"), sizeof(reason));
+			/* FALLTHROUGH */
+		case TDE_KEYFILE_BAD:
+			tde_key_path(src, path);
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("could not copy the encryption key of a relation"),
+					 errdetail("Key file \"%s\": %s.", path, reason),
+					 errhint("Restore the key file from a backup, or drop the relation.")));
 	}
 
-	key->locator = *dst;
-	tde_current_generation(dst->dbOid, &key->generation, scope_key);
-	rc = tde_random(key->id.b, TDE_ID_LEN);
-	if (rc == 0)
-		rc = tde_key_record_encode(key, scope_key, record);
-	tde_wipe(scope_key, sizeof(scope_key));
+	if (src->dbOid != dst->dbOid)
+		tde_draw_key(dst, key->cipher, key, record);
+	else
+	{
+		key->locator = *dst;
+		tde_current_generation(dst->dbOid, &key->generation, scope_key);
+		rc = tde_random(key->id.b, TDE_ID_LEN);
+		if (rc == 0)
+			rc = tde_key_record_encode(key, scope_key, record);
+		tde_wipe(scope_key, sizeof(scope_key));
+		if (rc != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+					 errmsg("could not make an encryption key: %s",
+							tde_cipher_error())));
+	}
 	tde_wipe(key->key, sizeof(key->key));
-	if (rc != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-				 errmsg("could not make an encryption key: %s",
-						tde_cipher_error())));
 
 	tde_key_path(dst, path);
 	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, false);
+
+	/*
+	 * No record is needed before.  The checkpointer gets its request to sync
+	 * the file before the record of the copy is inserted.
+	 */
+	tde_key_file_install(key, NULL);
 }
 
-void
-TdeCopyDatabaseKeys(Oid src_db, Oid src_spc, Oid dst_db, Oid dst_spc)
+uint8 *
+TdeCopyDatabaseKeys(Oid src_db, Oid src_spc, Oid dst_db, Oid dst_spc,
+					int *nkeys)
 {
-	CopyState	state = {.src_spc = src_spc};
-	TdeKey	   *keys;
+	SourceKeys	source = {.spc = src_spc, .max = 64};
+	char	   *dir;
+	TdeKey	   *key;
 	uint8	   *records;
 
+	*nkeys = 0;
 	if (!TdeIsActive())
-		return;
-	tde_list_key_files(src_db, collect_key, &state);
-	if (state.n == 0)
-		return;
+		return NULL;
+	tde_known_forget_database(dst_db, dst_spc);
+	source.keys = palloc(sizeof(SourceKey) * source.max);
+	tde_list_key_files(src_db, collect_key, &source);
+	qsort(source.keys, source.n, sizeof(SourceKey), compare_source_keys);
+	dir = GetDatabasePath(src_db, src_spc);
+	keep_keys_with_files(&source, dir);
+	pfree(dir);
+	if (source.n == 0)
+	{
+		pfree(source.keys);
+		return NULL;
+	}
 
 	if (src_db != dst_db)
 		TdeCopyDatabaseScope(src_db, dst_db);
 	tde_make_directory(dst_db);
-	tde_known_forget_database(dst_db, dst_spc);
 
-	keys = tde_secure_palloc(sizeof(TdeKey) * KEYS_A_RECORD);
-	records = palloc(TDE_KEY_RECORD_LEN * KEYS_A_RECORD);
-	for (int done = 0; done < state.n;)
+	key = tde_secure_palloc(sizeof(TdeKey));
+	records = MemoryContextAllocHuge(CurrentMemoryContext,
+									 (Size) source.n * TDE_KEY_RECORD_LEN);
+	for (int i = 0; i < source.n;)
 	{
-		int			n = 0;
-
 		tde_begin_key_creation(dst_db);
-		for (; n < KEYS_A_RECORD && done < state.n; n++, done++)
+		for (int n = 0; n < KEYS_A_TIME && i < source.n; n++, i++)
 		{
-			RelFileLocator dst = state.locators[done];
+			RelFileLocator dst = source.keys[i].locator;
 
 			dst.dbOid = dst_db;
 			dst.spcOid = dst_spc;
-			copy_key(&state.locators[done], &dst, &keys[n],
-					 records + n * TDE_KEY_RECORD_LEN);
+			copy_key(&source.keys[i].locator, &dst, key,
+					 records + (Size) i * TDE_KEY_RECORD_LEN);
 		}
-		tde_log_and_install_keys(keys, records, n);
 		tde_end_key_creation();
 		CHECK_FOR_INTERRUPTS();
 	}
-
-	/*
-	 * The records must be there whenever a copied file is.  (Not what
-	 * GetXLogInsertRecPtr() says: at the end of a WAL page that is a place on
-	 * the next one, up to which nothing can be flushed yet.)
-	 */
-	XLogFlush(XactLastRecEnd);
 	INJECTION_POINT("tde-database-keys-copied", NULL);
 
-	tde_secure_pfree(keys);
-	pfree(records);
-	pfree(state.locators);
+	tde_secure_pfree(key);
+	*nkeys = source.n;
+	pfree(source.keys);
+	return records;
 }
 
 /*

@@ -168,8 +168,9 @@ request_sync(const RelFileLocator *locator)
 
 /*
  * Put a key file in its place and tell everybody.  The new file was written
- * by tde_write_temp_file() or is given as "record".  On the primary the caller
- * delays checkpoints since before it logged the record.
+ * by tde_write_temp_file() or is given as "record".  On the primary, no
+ * checkpoint may put its redo pointer behind the key's WAL record before this
+ * is done: the caller logs it later, or delays checkpoints since before it did.
  */
 void
 tde_key_file_install(const TdeKey *key, const uint8 *record)

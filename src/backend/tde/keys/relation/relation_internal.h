@@ -117,6 +117,8 @@ extern void tde_temp_key_drop(const RelFileLocator *locator);
 
 extern void tde_begin_key_creation(Oid dbOid);
 extern void tde_end_key_creation(void);
+extern void tde_draw_key(const RelFileLocator *locator, TdeCipher cipher,
+						 TdeKey *key, uint8 *record);
 extern void tde_log_and_install_keys(const TdeKey *keys, const uint8 *records,
 									 int nkeys);
 
