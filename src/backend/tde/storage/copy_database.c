@@ -158,7 +158,7 @@ convert_pages(const ForkCopy *fork, char *pages, BlockNumber blocknum, int n)
 
 	key = TdeGetRelationKey(&fork->dst);
 	if (key == NULL)
-		elog(ERROR, "no encryption key for the copy \"%s\"", fork->to);
+		elog(ERROR, "copy \"%s\" has no encryption key", fork->to);
 	for (int i = 0; i < n; i++)
 	{
 		if (opened[i])
