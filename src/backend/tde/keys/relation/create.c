@@ -175,6 +175,7 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, false);
 	tde_log_and_install_keys(&key, record, 1);
 	tde_end_key_creation();
+	INJECTION_POINT("tde-key-created", NULL);
 }
 
 /*
