@@ -211,7 +211,7 @@ check_scope(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider)
 	TdeKeyringError error;
 	char	   *problem;
 	bool		ok = true;
-	TdeScope   *scope = tde_fe_read_scope(".", kind, dbOid, &problem);
+	TdeScope   *scope = tde_fe_read_scope(kind, dbOid, &problem);
 
 	if (scope == NULL)
 	{
@@ -221,7 +221,7 @@ check_scope(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider)
 		return true;
 	}
 	if (tde_provider_is_named(provider, &scope->principal) &&
-		!tde_fe_scope_is_over(".", scope) &&
+		!tde_fe_scope_is_over(scope) &&
 		!tde_fe_unwrap_scope(scope, provider, &error))
 	{
 		pg_log_error("key provider \"%s\" does not return principal key \"%s\", which is in use (%s)",
@@ -230,7 +230,7 @@ check_scope(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider)
 		report(&error);
 		ok = false;
 	}
-	tde_fe_free_scope(scope);
+	tde_scope_free(scope);
 	return ok;
 }
 
@@ -246,7 +246,7 @@ check_keys_in_use(Oid dbOid, const TdeProvider *provider)
 
 	ok = check_scope(TDE_SCOPE_DEFAULT, InvalidOid, provider) &&
 		check_scope(TDE_SCOPE_SERVER, InvalidOid, provider);
-	databases = tde_fe_list_databases(".", &n);
+	databases = tde_fe_list_databases(&n);
 	for (int i = 0; ok && i < n; i++)
 		ok = check_scope(TDE_SCOPE_DATABASE, databases[i], provider);
 	pg_free(databases);
@@ -275,7 +275,7 @@ static TdeProviderList *
 read_list(Oid dbOid)
 {
 	char	   *problem;
-	TdeProviderList *list = tde_fe_read_providers(".", dbOid, &problem);
+	TdeProviderList *list = tde_fe_read_providers(dbOid, &problem);
 
 	if (list != NULL)
 		return list;
@@ -307,7 +307,7 @@ check_nothing_changed(bool force, const TdeProviderList *old)
 static TdeProvider *
 find_provider(const TdeProviderList *list, const char *name)
 {
-	TdeProvider *provider = tde_fe_find_provider(list, name);
+	TdeProvider *provider = tde_find_provider(list, name);
 
 	if (provider == NULL)
 	{
@@ -432,7 +432,7 @@ main(int argc, char **argv)
 	if (!no_verify)
 		verify(dbOid, provider);
 	check_nothing_changed(force, list);
-	tde_fe_write_providers(".", list);
+	tde_fe_write_providers(list);
 	printf(_("Key provider \"%s\" was changed.\n"), provider->name);
 	return 0;
 }

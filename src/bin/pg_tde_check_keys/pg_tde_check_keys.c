@@ -109,10 +109,10 @@ providers_of(const TdeScope *scope, char **problem)
 	static bool global_read = false;
 
 	if (scope->principal.provider_id > 0)
-		return tde_fe_read_providers(".", scope->dbOid, problem);
+		return tde_fe_read_providers(scope->dbOid, problem);
 	if (!global_read)
 	{
-		global = tde_fe_read_providers(".", InvalidOid, &global_problem);
+		global = tde_fe_read_providers(InvalidOid, &global_problem);
 		global_read = true;
 	}
 	*problem = global_problem;
@@ -159,7 +159,7 @@ check_scope(TdeScopeKind kind, Oid dbOid, bool has_keys, bool *open)
 {
 	char	   *name = tde_fe_scope_name(kind, dbOid);
 	char	   *problem;
-	TdeScope   *scope = tde_fe_read_scope(".", kind, dbOid, &problem);
+	TdeScope   *scope = tde_fe_read_scope(kind, dbOid, &problem);
 
 	*open = false;
 	if (scope == NULL)
@@ -301,7 +301,7 @@ check_key(const RelFileLocator *locator, const TdeScope *scope)
 	TdeKey		key;
 	bool		orphan;
 	char	   *problem;
-	bool		ok = tde_fe_read_key(".", locator, scope, &key, &orphan,
+	bool		ok = tde_fe_read_key(locator, scope, &key, &orphan,
 									 &problem);
 
 	tde_wipe(&key, sizeof(key));
@@ -428,7 +428,7 @@ static void
 check_database(Oid dbOid)
 {
 	int			n;
-	RelFileLocator *keys = tde_fe_list_keys(".", dbOid, &n);
+	RelFileLocator *keys = tde_fe_list_keys(dbOid, &n);
 	bool		needed = false;
 	bool		open = false;
 	TdeScope   *scope = NULL;
@@ -443,7 +443,7 @@ check_database(Oid dbOid)
 		check_key(&keys[i], open ? scope : NULL);
 	pg_free(keys);
 	if (scope)
-		tde_fe_free_scope(scope);
+		tde_scope_free(scope);
 }
 
 /*
@@ -453,7 +453,7 @@ check_database(Oid dbOid)
 static Oid *
 list_databases(int *n)
 {
-	Oid		   *oids = tde_fe_list_databases(".", n);
+	Oid		   *oids = tde_fe_list_databases(n);
 	int			nkeyed = *n;
 	DIR		   *dir = opendir("base");
 	struct dirent *de;
@@ -516,7 +516,7 @@ check_all(void)
 		TdeScope   *scope = check_scope(kinds[i], InvalidOid, false, &open);
 
 		if (scope)
-			tde_fe_free_scope(scope);
+			tde_scope_free(scope);
 	}
 	check_wal_keys();
 	for (int i = 0; i < n; i++)

@@ -12,7 +12,6 @@
 #include "postgres_fe.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/file_perm.h"
@@ -21,59 +20,13 @@
 #include "tde/fe_key_store.h"
 #include "tde/paths.h"
 
-/* As in the server: none of our files is anywhere near. */
-#define MAX_FILE_LEN	(512 * 1024 * 1024)
-
 uint8 *
 tde_fe_read_file(const char *path, size_t *len, char **problem)
 {
-	struct stat st;
-	uint8	   *data;
-	int			fd;
-	size_t		n = 0;
+	TdeStoreProblem found;
+	uint8	   *data = tde_store_read_file(path, len, &found);
 
-	*problem = NULL;
-	fd = open(path, O_RDONLY | PG_BINARY, 0);
-	if (fd < 0)
-	{
-		if (errno != ENOENT)
-			*problem = psprintf(_("could not open file \"%s\": %m"), path);
-		return NULL;
-	}
-	if (fstat(fd, &st) != 0)
-	{
-		*problem = psprintf(_("could not stat file \"%s\": %m"), path);
-		close(fd);
-		return NULL;
-	}
-	if (!S_ISREG(st.st_mode) || st.st_size > MAX_FILE_LEN)
-	{
-		*problem = psprintf(_("file \"%s\" is not a file of the key store"),
-							path);
-		close(fd);
-		return NULL;
-	}
-
-	data = pg_malloc(st.st_size + 1);
-	while (n < st.st_size)
-	{
-		ssize_t		r = read(fd, data + n, st.st_size - n);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-		{
-			*problem = psprintf(_("could not read file \"%s\": %m"), path);
-			close(fd);
-			pfree(data);
-			return NULL;
-		}
-		if (r == 0)
-			break;
-		n += r;
-	}
-	close(fd);
-	*len = n;
+	*problem = data ? NULL : tde_store_problem_text(&found);
 	return data;
 }
 

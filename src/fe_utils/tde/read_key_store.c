@@ -1,12 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * read_key_store.c
- *	  The key store of a data directory, read by a program.
- *
- * Files are replaced as a whole, so a program reads each of them in one state
- * or the next even while a server runs; it takes no lock.
- *
- * Scope keys that are unwrapped live in memory of tde_secure_alloc().
+ *	  The key store of a data directory, read by a program: what
+ *	  common/tde/store has, with messages, and keys of relations opened.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -16,146 +12,31 @@
  */
 #include "postgres_fe.h"
 
-#include <dirent.h>
-
 #include "common/int.h"
 #include "common/logging.h"
 #include "tde/fe_key_store.h"
 #include "tde/paths.h"
 
-static uint8 *
-read_file(const char *pgdata, const char *path, size_t *len, char **problem)
-{
-	char		full[MAXPGPATH * 2];
-
-	snprintf(full, sizeof(full), "%s/%s", pgdata, path);
-	return tde_fe_read_file(full, len, problem);
-}
-
-static char *
-damaged(const char *path, const char *reason)
-{
-	return psprintf(_("could not use file \"%s\": %s"), path, _(reason));
-}
-
 /* ---- scopes and providers ---- */
 
 TdeScope *
-tde_fe_decode_scope(const uint8 *data, size_t len, TdeScopeKind kind,
-					Oid dbOid, const char **reason)
+tde_fe_read_scope(TdeScopeKind kind, Oid dbOid, char **problem)
 {
-	TdeScopeGeneration *generations;
-	TdeScope   *scope;
-	bool		locked;
-	int			n;
+	TdeStoreProblem found;
+	TdeScope   *scope = tde_store_read_scope(kind, dbOid, &found);
 
-	*reason = NULL;
-	n = tde_scope_count(data, len, reason);
-	if (n < 0)
-		return NULL;
-
-	generations = tde_secure_alloc(sizeof(TdeScopeGeneration) * Max(n, 1),
-								   false, &locked);
-	if (generations == NULL)
-		pg_fatal("out of memory");
-	scope = pg_malloc0(sizeof(TdeScope));
-	if (tde_scope_decode(data, len, scope, generations, n, reason) == 0 &&
-		(scope->kind != kind ||
-		 (kind == TDE_SCOPE_DATABASE && scope->dbOid != dbOid)))
-		*reason = gettext_noop("it belongs to another database");
-	if (*reason != NULL)
-	{
-		scope->generations = generations;
-		scope->ngenerations = Max(n, 1);
-		tde_fe_free_scope(scope);
-		return NULL;
-	}
+	*problem = scope ? NULL : tde_store_problem_text(&found);
 	return scope;
 }
 
-TdeScope *
-tde_fe_read_scope(const char *pgdata, TdeScopeKind kind, Oid dbOid,
-				  char **problem)
-{
-	char		path[MAXPGPATH];
-	const char *reason;
-	TdeScope   *scope;
-	uint8	   *data;
-	size_t		len;
-
-	tde_scope_path(kind, dbOid, path);
-	data = read_file(pgdata, path, &len, problem);
-	if (data == NULL)
-		return NULL;
-	scope = tde_fe_decode_scope(data, len, kind, dbOid, &reason);
-	if (scope == NULL)
-		*problem = damaged(path, reason);
-	pfree(data);
-	return scope;
-}
-
-void
-tde_fe_free_scope(TdeScope *scope)
-{
-	tde_secure_free(scope->generations,
-					sizeof(TdeScopeGeneration) * scope->ngenerations);
-	pfree(scope);
-}
-
 TdeProviderList *
-tde_fe_decode_providers(const uint8 *data, size_t len, Oid dbOid,
-						const char **reason)
+tde_fe_read_providers(Oid dbOid, char **problem)
 {
-	TdeProvider *providers;
-	TdeProviderList *list;
-	int			n;
+	TdeStoreProblem found;
+	TdeProviderList *list = tde_store_read_providers(dbOid, &found);
 
-	*reason = NULL;
-	n = tde_providers_count(data, len, reason);
-	if (n < 0)
-		return NULL;
-
-	providers = pg_malloc0(sizeof(TdeProvider) * Max(n, 1));
-	list = pg_malloc0(sizeof(TdeProviderList));
-	if (tde_providers_decode(data, len, list, providers, n, reason) == 0 &&
-		list->dbOid != dbOid)
-		*reason = gettext_noop("it belongs to another database");
-	if (*reason != NULL)
-	{
-		pfree(providers);
-		pfree(list);
-		return NULL;
-	}
+	*problem = list ? NULL : tde_store_problem_text(&found);
 	return list;
-}
-
-TdeProviderList *
-tde_fe_read_providers(const char *pgdata, Oid dbOid, char **problem)
-{
-	char		path[MAXPGPATH];
-	const char *reason;
-	TdeProviderList *list;
-	uint8	   *data;
-	size_t		len;
-
-	tde_provider_path(dbOid, path);
-	data = read_file(pgdata, path, &len, problem);
-	if (data == NULL)
-		return NULL;
-	list = tde_fe_decode_providers(data, len, dbOid, &reason);
-	if (list == NULL)
-		*problem = damaged(path, reason);
-	pfree(data);
-	return list;
-}
-
-TdeProvider *
-tde_fe_find_provider(const TdeProviderList *list, const char *name)
-{
-	for (int i = 0; i < list->nproviders; i++)
-		if (strcmp(list->providers[i].name, name) == 0)
-			return &list->providers[i];
-	return NULL;
 }
 
 char *
@@ -176,45 +57,39 @@ tde_fe_scope_name(TdeScopeKind kind, Oid dbOid)
 /* ---- keys of relations ---- */
 
 bool
-tde_fe_read_key(const char *pgdata, const RelFileLocator *locator,
-				const TdeScope *scope, TdeKey *key, bool *orphan,
-				char **problem)
+tde_fe_read_key(const RelFileLocator *locator, const TdeScope *scope,
+				TdeKey *key, bool *orphan, char **problem)
 {
+	uint8		record[TDE_KEY_RECORD_LEN + 1];
 	char		path[MAXPGPATH];
-	const char *reason = NULL;
-	uint8	   *data;
-	size_t		len;
+	const char *reason;
+	const uint8 *scope_key = NULL;
+	int			len = tde_store_read_key(locator, record, key, &reason);
 
+	*problem = NULL;
 	*orphan = false;
-	tde_key_path(locator, path);
-	data = read_file(pgdata, path, &len, problem);
-	if (data == NULL)
+	if (len == 0)
 		return false;
-
-	if (tde_key_record_decode(data, len, key, &reason) == 0)
+	tde_key_path(locator, path);
+	if (len < 0 && reason == NULL)
 	{
-		if (!RelFileLocatorEquals(key->locator, *locator))
-			reason = gettext_noop("it belongs to another relation");
-		else if (scope != NULL)
-		{
-			const uint8 *scope_key = NULL;
-
-			for (int i = 0; i < scope->ngenerations; i++)
-				if (TdeIdEquals(&scope->generations[i].id, &key->generation))
-					scope_key = scope->generations[i].key;
-			if (scope_key == NULL)
-			{
-				*orphan = true;
-				reason = gettext_noop("its scope key does not exist");
-			}
-			else
-				(void) tde_key_record_unwrap(data, len, scope_key, key,
-											 &reason);
-		}
+		*problem = psprintf(_("could not read file \"%s\": %m"), path);
+		return false;
 	}
-	pfree(data);
+	if (len > 0 && scope != NULL)
+	{
+		for (int i = 0; i < scope->ngenerations; i++)
+			if (TdeIdEquals(&scope->generations[i].id, &key->generation))
+				scope_key = scope->generations[i].key;
+		*orphan = scope_key == NULL;
+		if (*orphan)
+			reason = gettext_noop("its scope key does not exist");
+		else
+			(void) tde_key_record_unwrap(record, len, scope_key, key, &reason);
+	}
 	if (reason != NULL)
-		*problem = damaged(path, reason);
+		*problem = psprintf(_("could not use file \"%s\": %s"), path,
+							_(reason));
 	return reason == NULL;
 }
 
@@ -225,102 +100,76 @@ compare_oids(const void *a, const void *b)
 }
 
 Oid *
-tde_fe_list_databases(const char *pgdata, int *n)
+tde_fe_list_databases(int *n)
 {
-	char		path[MAXPGPATH];
-	DIR		   *dir;
-	struct dirent *de;
-	int			max = 64;
-	Oid		   *oids = pg_malloc(sizeof(Oid) * max);
+	TdeStoreProblem problem;
+	Oid		   *oids = tde_store_list_databases(n, &problem);
 
-	*n = 0;
-	snprintf(path, sizeof(path), "%s/%s", pgdata, TDE_DIR);
-	dir = opendir(path);
-	if (dir == NULL && errno == ENOENT)
-		return oids;
-	if (dir == NULL)
-		pg_fatal("could not open directory \"%s\": %m", path);
-	while (errno = 0, (de = readdir(dir)) != NULL)
-	{
-		Oid			oid = tde_parse_database_dir(de->d_name);
-
-		if (!OidIsValid(oid))
-			continue;
-		if (*n == max)
-		{
-			max *= 2;
-			oids = pg_realloc(oids, sizeof(Oid) * max);
-		}
-		oids[(*n)++] = oid;
-	}
-	if (errno != 0)
-		pg_fatal("could not read directory \"%s\": %m", path);
-	closedir(dir);
+	if (oids == NULL)
+		pg_fatal("%s", tde_store_problem_text(&problem));
 	qsort(oids, *n, sizeof(Oid), compare_oids);
 	return oids;
 }
 
-RelFileLocator *
-tde_fe_list_keys(const char *pgdata, Oid dbOid, int *n)
+typedef struct KeyList
 {
-	char		sub[MAXPGPATH];
-	char		path[MAXPGPATH * 2];
-	DIR		   *dir;
-	struct dirent *de;
-	int			max = 64;
-	RelFileLocator *locators = pg_malloc(sizeof(RelFileLocator) * max);
+	int			n;
+	int			max;
+	RelFileLocator *locators;
+} KeyList;
 
-	*n = 0;
-	tde_database_dir(dbOid, sub);
-	snprintf(path, sizeof(path), "%s/%s", pgdata, sub);
-	dir = opendir(path);
-	if (dir == NULL && errno == ENOENT)
-		return locators;
-	if (dir == NULL)
-		pg_fatal("could not open directory \"%s\": %m", path);
-	while (errno = 0, (de = readdir(dir)) != NULL)
+static void
+add_key(const RelFileLocator *locator, void *arg)
+{
+	KeyList    *list = arg;
+
+	if (list->n == list->max)
 	{
-		if (*n == max)
-		{
-			max *= 2;
-			locators = pg_realloc(locators, sizeof(RelFileLocator) * max);
-		}
-		if (tde_parse_key_file_name(de->d_name, dbOid, &locators[*n]))
-			(*n)++;
+		list->max *= 2;
+		list->locators = pg_realloc(list->locators,
+									sizeof(RelFileLocator) * list->max);
 	}
-	if (errno != 0)
-		pg_fatal("could not read directory \"%s\": %m", path);
-	closedir(dir);
-	return locators;
+	list->locators[list->n++] = *locator;
+}
+
+RelFileLocator *
+tde_fe_list_keys(Oid dbOid, int *n)
+{
+	TdeStoreProblem problem;
+	KeyList		list = {.max = 64};
+
+	list.locators = pg_malloc(sizeof(RelFileLocator) * list.max);
+	if (!tde_store_list_keys(dbOid, add_key, &list, &problem))
+		pg_fatal("%s", tde_store_problem_text(&problem));
+	*n = list.n;
+	return list.locators;
 }
 
 bool
-tde_fe_scope_is_over(const char *pgdata, const TdeScope *scope)
+tde_fe_scope_is_over(const TdeScope *scope)
 {
 	int			n = 0;
 
 	if (!scope->retired)
 		return false;
 	if (scope->kind == TDE_SCOPE_DATABASE)
-		pfree(tde_fe_list_keys(pgdata, scope->dbOid, &n));
+		pfree(tde_fe_list_keys(scope->dbOid, &n));
 	return n == 0;
 }
 
 /* ---- writing ---- */
 
 void
-tde_fe_write_providers(const char *pgdata, const TdeProviderList *list)
+tde_fe_write_providers(const TdeProviderList *list)
 {
-	char		sub[MAXPGPATH];
-	char		path[MAXPGPATH * 2];
+	char		path[MAXPGPATH];
 	uint8	   *data = pg_malloc(tde_providers_encoded_size(list->nproviders));
 	size_t		len = tde_providers_encode(list, data);
 
 	if (len == 0)
 		pg_fatal("could not encode the list of key providers: %s",
 				 _(tde_cipher_error()));
-	tde_provider_path(list->dbOid, sub);
-	snprintf(path, sizeof(path), "%s/%s", pgdata, sub);
+	tde_provider_path(list->dbOid, path);
 	tde_fe_write_file(path, data, len);
 	pfree(data);
 }

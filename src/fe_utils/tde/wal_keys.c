@@ -157,15 +157,20 @@ open_server_scope(const uint8 *data, size_t len, const char *path)
 		list_data = read_store_file(list, &list_len, &providers_problem);
 		if (list_data)
 		{
-			providers = tde_fe_decode_providers(list_data, list_len,
-												InvalidOid, &reason);
+			providers = tde_providers_parse(list_data, list_len,
+											InvalidOid, &reason);
 			if (providers == NULL)
 				providers_problem = damaged(list, reason);
 			pfree(list_data);
 		}
 	}
-	scope = tde_fe_decode_scope(data, len, TDE_SCOPE_SERVER, InvalidOid,
-								&reason);
+	scope = tde_scope_parse(data, len, &reason);
+	if (scope != NULL && scope->kind != TDE_SCOPE_SERVER)
+	{
+		reason = gettext_noop("it belongs to another database");
+		tde_scope_free(scope);
+		scope = NULL;
+	}
 	if (scope == NULL)
 		return damaged(path, reason);
 	if (!tde_fe_open_scope(scope, providers, &problem, &hint))
@@ -173,7 +178,7 @@ open_server_scope(const uint8 *data, size_t len, const char *path)
 		/* the lack of a list only counts if the scope does not make up for it */
 		if (providers == NULL && scope->principal.provider_type[0] == '\0')
 			problem = providers_problem;
-		tde_fe_free_scope(scope);
+		tde_scope_free(scope);
 		return problem;
 	}
 

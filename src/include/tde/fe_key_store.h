@@ -12,10 +12,8 @@
 #ifndef TDE_FE_KEY_STORE_H
 #define TDE_FE_KEY_STORE_H
 
-#include "tde/key_record.h"
 #include "tde/keyring.h"
-#include "tde/provider.h"
-#include "tde/scope.h"
+#include "tde/store.h"
 #include "tde/wal_reader.h"
 
 /*
@@ -28,36 +26,28 @@ extern void tde_copy_key_store(const char *from_pgdata, const char *to_pgdata);
 /* ---- reading (read_key_store.c) ---- */
 
 /*
+ * The current directory is the data directory.
+ *
  * The functions below return NULL, or false, where there is nothing (*problem
  * is NULL then) or it cannot be used (*problem says why; it is palloc'd).
  */
 
 /*
  * The scope keys of a database, or of the server, wrapped.  Free with
- * tde_fe_free_scope(), which wipes.
+ * tde_scope_free(), which wipes.
  */
-extern TdeScope *tde_fe_read_scope(const char *pgdata, TdeScopeKind kind,
-								   Oid dbOid, char **problem);
-extern void tde_fe_free_scope(TdeScope *scope);
+extern TdeScope *tde_fe_read_scope(TdeScopeKind kind, Oid dbOid,
+								   char **problem);
 
 /* A list of providers; dbOid InvalidOid for the global one. */
-extern TdeProviderList *tde_fe_read_providers(const char *pgdata, Oid dbOid,
-											  char **problem);
-
-/* The same from the content of such a file; NULL with *reason on damage. */
-extern TdeScope *tde_fe_decode_scope(const uint8 *data, size_t len,
-									 TdeScopeKind kind, Oid dbOid,
-									 const char **reason);
-extern TdeProviderList *tde_fe_decode_providers(const uint8 *data, size_t len,
-												Oid dbOid,
-												const char **reason);
+extern TdeProviderList *tde_fe_read_providers(Oid dbOid, char **problem);
 
 /*
  * The key of a relation.  With a scope whose keys are unwrapped the key is
  * unwrapped too, and so authenticated; *orphan tells that the scope has no
  * such generation.  With scope NULL the record is only decoded.
  */
-extern bool tde_fe_read_key(const char *pgdata, const RelFileLocator *locator,
+extern bool tde_fe_read_key(const RelFileLocator *locator,
 							const TdeScope *scope, TdeKey *key,
 							bool *orphan, char **problem);
 
@@ -65,20 +55,16 @@ extern bool tde_fe_read_key(const char *pgdata, const RelFileLocator *locator,
  * The databases that have a directory in the key store, sorted; palloc'd.
  * None if there is no key store.
  */
-extern Oid *tde_fe_list_databases(const char *pgdata, int *n);
+extern Oid *tde_fe_list_databases(int *n);
 
 /* The relations of a database that have key files; palloc'd. */
-extern RelFileLocator *tde_fe_list_keys(const char *pgdata, Oid dbOid, int *n);
-
-/* A provider of a list, or NULL. */
-extern TdeProvider *tde_fe_find_provider(const TdeProviderList *list,
-										 const char *name);
+extern RelFileLocator *tde_fe_list_keys(Oid dbOid, int *n);
 
 /*
  * Does nothing need the keys of a scope any more?  (No principal key is set,
  * and the last key under it is gone.)
  */
-extern bool tde_fe_scope_is_over(const char *pgdata, const TdeScope *scope);
+extern bool tde_fe_scope_is_over(const TdeScope *scope);
 
 /* "default key", "server key", "database 5"; palloc'd and translated */
 extern char *tde_fe_scope_name(TdeScopeKind kind, Oid dbOid);
@@ -162,7 +148,6 @@ extern void tde_fe_wal_merge_epochs(const char *pgdata, const char *other,
  * server changes later counts more, here and on standbys.  Ends the program
  * with a message on failure.
  */
-extern void tde_fe_write_providers(const char *pgdata,
-								   const TdeProviderList *list);
+extern void tde_fe_write_providers(const TdeProviderList *list);
 
 #endif							/* TDE_FE_KEY_STORE_H */

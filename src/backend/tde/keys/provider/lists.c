@@ -24,50 +24,18 @@
 #include "utils/injection_point.h"
 
 /*
- * Decode a list, palloc'd; NULL with a reason if it is damaged.
+ * Read a list, which is empty where there is no file; NULL with a problem.
  */
 static TdeProviderList *
-parse_list(const uint8 *data, size_t len, const char **reason)
+read_list(Oid dbOid, TdeStoreProblem *problem)
 {
-	TdeProviderList *list;
-	TdeProvider *providers;
-	int			n = tde_providers_count(data, len, reason);
+	TdeProviderList *list = tde_store_read_providers(dbOid, problem);
 
-	if (n < 0)
-		return NULL;
-
-	/* room for one more, for TdeAddProvider */
-	list = palloc0(sizeof(TdeProviderList));
-	providers = palloc0(sizeof(TdeProvider) * (n + 1));
-	if (tde_providers_decode(data, len, list, providers, n, reason) != 0)
-		return NULL;
-	return list;
-}
-
-/*
- * Read a list; NULL with a reason if it is damaged.
- */
-static TdeProviderList *
-read_list(Oid dbOid, const char *path, const char **reason)
-{
-	TdeProviderList *list;
-	uint8	   *data;
-	size_t		len;
-
-	data = tde_read_file(path, &len);
-	if (data == NULL)
+	if (list == NULL && problem->missing)
 	{
 		list = palloc0(sizeof(TdeProviderList));
 		list->dbOid = dbOid;
 		list->providers = palloc0(sizeof(TdeProvider));
-		return list;
-	}
-	list = parse_list(data, len, reason);
-	pfree(data);
-	if (list != NULL && list->dbOid != dbOid)
-	{
-		*reason = gettext_noop("it belongs to another database");
-		list = NULL;
 	}
 	return list;
 }
@@ -75,17 +43,16 @@ read_list(Oid dbOid, const char *path, const char **reason)
 TdeProviderList *
 TdeGetProviders(Oid dbOid)
 {
-	char		path[MAXPGPATH];
-	const char *reason = NULL;
-	TdeProviderList *list;
+	TdeStoreProblem problem;
+	TdeProviderList *list = read_list(dbOid, &problem);
 
-	tde_provider_path(dbOid, path);
-	list = read_list(dbOid, path, &reason);
+	if (list == NULL && problem.errnum != 0)
+		tde_store_report(ERROR, &problem);
 	if (list == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("could not use the list of key providers in file \"%s\": %s",
-						path, _(reason)),
+						problem.path, _(problem.message)),
 				 errhint("Restore the file from a backup.")));
 	return list;
 }
@@ -93,25 +60,17 @@ TdeGetProviders(Oid dbOid)
 TdeProviderList *
 TdeTryGetProviders(Oid dbOid, char **problem)
 {
-	char		path[MAXPGPATH];
-	const char *reason = NULL;
-	TdeProviderList *list;
+	TdeStoreProblem found;
+	TdeProviderList *list = read_list(dbOid, &found);
 
-	tde_provider_path(dbOid, path);
-	list = read_list(dbOid, path, &reason);
-	*problem = list ? NULL :
-		psprintf(_("could not use the list of key providers in file \"%s\": %s"),
-				 path, _(reason));
+	if (list)
+		*problem = NULL;
+	else if (found.errnum != 0)
+		*problem = tde_store_problem_text(&found);
+	else
+		*problem = psprintf(_("could not use the list of key providers in file \"%s\": %s"),
+							found.path, _(found.message));
 	return list;
-}
-
-TdeProvider *
-tde_find_provider(TdeProviderList *list, const char *name)
-{
-	for (int i = 0; i < list->nproviders; i++)
-		if (strcmp(list->providers[i].name, name) == 0)
-			return &list->providers[i];
-	return NULL;
 }
 
 /*

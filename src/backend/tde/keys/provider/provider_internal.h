@@ -18,7 +18,6 @@
 
 /* ---- lists (lists.c) ---- */
 
-extern TdeProvider *tde_find_provider(TdeProviderList *list, const char *name);
 extern TdeProvider *tde_find_named_provider(TdeProviderList *list,
 											const TdePrincipalRef *ref);
 extern void tde_providers_install(const TdeProviderList *list,

@@ -44,34 +44,20 @@ TdeKeyFileStatus
 tde_key_file_read(const RelFileLocator *locator, TdeKey *key, bool unwrap,
 				  char *reason, size_t reason_size)
 {
-	char		path[MAXPGPATH];
 	uint8		record[TDE_KEY_RECORD_LEN + 1];
 	uint8		scope_key[TDE_WRAP_KEY_LEN];
-	const char *why = NULL;
-	int			len;
+	const char *why;
+	int			len = tde_store_read_key(locator, record, key, &why);
 	int			rc;
 
-	tde_key_path(locator, path);
-	len = tde_read_small_file(path, record, sizeof(record));
+	if (len == 0)
+		return TDE_KEYFILE_NONE;
 	if (len < 0)
 	{
-		if (errno == ENOENT)
-			return TDE_KEYFILE_NONE;
-		snprintf(reason, reason_size, _("could not be read: %m"));
-		return TDE_KEYFILE_BAD;
-	}
-
-	if (tde_key_record_decode(record, len, key, &why) != 0)
-	{
-		strlcpy(reason, _(why), reason_size);
-		return TDE_KEYFILE_BAD;
-	}
-	if (!RelFileLocatorEquals(key->locator, *locator))
-	{
-		snprintf(reason, reason_size,
-				 _("it belongs to another relation (tablespace %u, database %u, file number %u)"),
-				 key->locator.spcOid, key->locator.dbOid,
-				 key->locator.relNumber);
+		if (why)
+			strlcpy(reason, _(why), reason_size);
+		else
+			snprintf(reason, reason_size, _("could not be read: %m"));
 		return TDE_KEYFILE_BAD;
 	}
 	if (!unwrap)

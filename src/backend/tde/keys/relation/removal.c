@@ -72,7 +72,7 @@ is_damaged(const RelFileLocator *locator)
 	int			len;
 
 	tde_key_path(locator, path);
-	len = tde_read_small_file(path, record, sizeof(record));
+	len = tde_store_read_small(path, record, sizeof(record));
 	return len >= 0 && tde_key_record_decode(record, len, &key, &why) != 0;
 }
 

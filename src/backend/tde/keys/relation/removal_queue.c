@@ -215,7 +215,7 @@ read_spill(const SpilledFile *file)
 
 	spill_path(file->number, path);
 	if (entries != NULL &&
-		tde_read_small_file(path, (uint8 *) entries, size) != size)
+		tde_store_read_small(path, (uint8 *) entries, size) != size)
 	{
 		ereport(LOG,
 				(errmsg("could not read file \"%s\"", path),

@@ -37,10 +37,7 @@ extern void tde_scope_unpublish(TdeScopeKind kind, Oid dbOid);
 /* ---- scopes (scopes.c) ---- */
 
 extern TdeScope *tde_scope_new(TdeScopeKind kind, Oid dbOid);
-extern void tde_scope_free(TdeScope *scope);
 extern void tde_scope_add_generation(TdeScope *scope);
-extern TdeScope *tde_scope_parse(const uint8 *data, size_t len,
-								 const char **reason);
 extern TdeScope *tde_scope_read(TdeScopeKind kind, Oid dbOid,
 								char *reason, size_t reason_size);
 extern void tde_scope_fill_keys(TdeScope *scope);

@@ -35,13 +35,6 @@ alloc_generations(int n)
 	return tde_secure_palloc(sizeof(TdeScopeGeneration) * n);
 }
 
-void
-tde_scope_free(TdeScope *scope)
-{
-	tde_secure_pfree(scope->generations);
-	pfree(scope);
-}
-
 /*
  * A new scope with its first generation, and no principal key yet.
  */
@@ -93,58 +86,20 @@ tde_scope_add_generation(TdeScope *scope)
 }
 
 /*
- * Decode a scope; NULL with a reason if it is damaged.
- */
-TdeScope *
-tde_scope_parse(const uint8 *data, size_t len, const char **reason)
-{
-	TdeScope   *scope;
-	TdeScopeGeneration *generations;
-	int			n = tde_scope_count(data, len, reason);
-
-	if (n < 0)
-		return NULL;
-	scope = palloc0(sizeof(TdeScope));
-	generations = alloc_generations(Max(n, 1));
-	if (tde_scope_decode(data, len, scope, generations, n, reason) != 0)
-	{
-		tde_secure_pfree(generations);
-		pfree(scope);
-		return NULL;
-	}
-	return scope;
-}
-
-/*
  * Read a scope from its file.  NULL if there is none (*reason is empty) or it
- * cannot be used (*reason says why).
+ * cannot be used (*reason says why).  An error where the file cannot be read.
  */
 TdeScope *
 tde_scope_read(TdeScopeKind kind, Oid dbOid, char *reason, size_t reason_size)
 {
-	char		path[MAXPGPATH];
-	const char *why = NULL;
-	TdeScope   *scope;
-	uint8	   *data;
-	size_t		len;
+	TdeStoreProblem problem;
+	TdeScope   *scope = tde_store_read_scope(kind, dbOid, &problem);
 
 	reason[0] = '\0';
-	tde_scope_path(kind, dbOid, path);
-	data = tde_read_file(path, &len);
-	if (data == NULL)
-		return NULL;
-	scope = tde_scope_parse(data, len, &why);
-	pfree(data);
-	if (scope == NULL)
-		strlcpy(reason, _(why), reason_size);
-	else if (scope->kind != kind ||
-			 (kind == TDE_SCOPE_DATABASE && scope->dbOid != dbOid))
-	{
-		snprintf(reason, reason_size,
-				 _("it belongs to another database (%u)"), scope->dbOid);
-		tde_scope_free(scope);
-		scope = NULL;
-	}
+	if (scope == NULL && problem.errnum != 0)
+		tde_store_report(ERROR, &problem);
+	if (scope == NULL && problem.errnum == 0)
+		strlcpy(reason, _(problem.message), reason_size);
 	return scope;
 }
 

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * files.c
- *	  How the files under $PGDATA/pg_tde are read and written; paths.c in
- *	  src/common/tde has their names.
+ *	  How the files under $PGDATA/pg_tde are written; src/common/tde has their
+ *	  names, in paths.c, and in store/ what reads them.
  *
  * No file is ever changed in place: a new one is written beside it, with the
  * suffix .tmp, and renamed.
@@ -74,38 +74,21 @@ tde_make_directory(Oid dbOid)
 }
 
 /*
- * Read a small file into buf without allocating.  Returns the number of bytes
- * read, at most size, or -1 with errno set.
+ * Report what tde_store_... functions had to say.  Nothing for a file that is
+ * missing.
  */
-int
-tde_read_small_file(const char *path, uint8 *buf, int size)
+void
+tde_store_report(int elevel, const TdeStoreProblem *problem)
 {
-	int			fd;
-	int			n = 0;
+	char	   *text = tde_store_problem_text(problem);
 
-	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
-	if (fd < 0)
-		return -1;
-	while (n < size)
-	{
-		ssize_t		r = read(fd, buf + n, size - n);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-		{
-			int			save_errno = errno;
-
-			close(fd);
-			errno = save_errno;
-			return -1;
-		}
-		if (r == 0)
-			break;
-		n += r;
-	}
-	close(fd);
-	return n;
+	if (text == NULL)
+		return;
+	errno = problem->errnum;
+	ereport(elevel,
+			(problem->errnum != 0 ? errcode_for_file_access() :
+			 errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg_internal("%s", text)));
 }
 
 /*
@@ -114,42 +97,11 @@ tde_read_small_file(const char *path, uint8 *buf, int size)
 uint8 *
 tde_read_file(const char *path, size_t *len)
 {
-	int			fd;
-	struct stat st;
-	uint8	   *data;
-	size_t		n = 0;
+	TdeStoreProblem problem;
+	uint8	   *data = tde_store_read_file(path, len, &problem);
 
-	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
-	if (fd < 0)
-	{
-		if (errno == ENOENT)
-			return NULL;
-		file_trouble(ERROR, "open", path);
-	}
-	if (fstat(fd, &st) < 0)
-		file_trouble(ERROR, "stat", path);
-	if (st.st_size > MaxAllocSize / 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("file \"%s\" is too large to be a file of the key store",
-						path)));
-
-	data = palloc(st.st_size + 1);
-	while (n < st.st_size)
-	{
-		ssize_t		r = read(fd, data + n, st.st_size - n);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			file_trouble(ERROR, "read", path);
-		if (r == 0)
-			break;
-		n += r;
-	}
-	if (CloseTransientFile(fd) != 0)
-		file_trouble(ERROR, "close", path);
-	*len = n;
+	if (data == NULL)
+		tde_store_report(ERROR, &problem);
 	return data;
 }
 

@@ -1,10 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * listing.c
- *	  What the directory of the key store holds: databases, and key files.
- *
- * A list says what is there; that something is not in it proves nothing about
- * the relation or database that it belongs to.
+ *	  What the directory of the key store holds (common/tde/store/listing.c),
+ *	  or an error.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -14,9 +12,7 @@
  */
 #include "postgres.h"
 
-#include "storage/fd.h"
 #include "store_internal.h"
-#include "tde/paths.h"
 
 /*
  * The databases that have a directory in the key store; palloc'd.
@@ -24,29 +20,11 @@
 Oid *
 tde_list_databases(int *n)
 {
-	DIR		   *d;
-	struct dirent *de;
-	int			max = 64;
-	Oid		   *oids = palloc(sizeof(Oid) * max);
+	TdeStoreProblem problem;
+	Oid		   *oids = tde_store_list_databases(n, &problem);
 
-	*n = 0;
-	d = AllocateDir(TDE_DIR);
-	if (d == NULL && errno == ENOENT)
-		return oids;
-	while ((de = ReadDir(d, TDE_DIR)) != NULL)
-	{
-		Oid			oid = tde_parse_database_dir(de->d_name);
-
-		if (!OidIsValid(oid))
-			continue;
-		if (*n == max)
-		{
-			max *= 2;
-			oids = repalloc(oids, sizeof(Oid) * max);
-		}
-		oids[(*n)++] = oid;
-	}
-	FreeDir(d);
+	if (oids == NULL)
+		tde_store_report(ERROR, &problem);
 	return oids;
 }
 
@@ -57,21 +35,10 @@ void
 tde_list_key_files(Oid dbOid, void (*callback) (const RelFileLocator *, void *),
 				   void *arg)
 {
-	char		dir[MAXPGPATH];
-	DIR		   *d;
-	struct dirent *de;
-	RelFileLocator locator;
+	TdeStoreProblem problem;
 
-	tde_database_dir(dbOid, dir);
-	d = AllocateDir(dir);
-	if (d == NULL && errno == ENOENT)
-		return;
-	while ((de = ReadDir(d, dir)) != NULL)
-	{
-		if (tde_parse_key_file_name(de->d_name, dbOid, &locator))
-			callback(&locator, arg);
-	}
-	FreeDir(d);
+	if (!tde_store_list_keys(dbOid, callback, arg, &problem))
+		tde_store_report(ERROR, &problem);
 }
 
 static void

@@ -18,7 +18,7 @@
 #include "tde/keyring.h"
 #include "tde/keys.h"
 #include "tde/monitor.h"
-#include "tde/paths.h"
+#include "tde/store.h"
 
 /* ---- the store as a whole (store.c) ---- */
 
@@ -61,7 +61,7 @@ extern uint64 tde_now(void);
 /* ---- files (files.c) ---- */
 
 extern void tde_make_directory(Oid dbOid);
-extern int	tde_read_small_file(const char *path, uint8 *buf, int size);
+extern void tde_store_report(int elevel, const TdeStoreProblem *problem);
 extern uint8 *tde_read_file(const char *path, size_t *len);
 extern void tde_write_temp_file(const char *path, const uint8 *data,
 								size_t len, bool durable);
@@ -84,9 +84,6 @@ extern bool tde_database_has_keys(Oid dbOid);
 /* For who walks through keys; they are not to be copied. */
 typedef void (*TdeKeyCallback) (const char *name, const uint8 *key, int len,
 								void *arg);
-
-extern void *tde_secure_palloc(size_t size);
-extern void tde_secure_pfree(void *ptr);
 
 /* ---- counters and progress (counters.c) ---- */
 

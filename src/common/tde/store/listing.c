@@ -1,0 +1,126 @@
+/*-------------------------------------------------------------------------
+ *
+ * listing.c
+ *	  What the directory of the key store holds: databases, and key files.
+ *
+ * A list says what is there; that something is not in it proves nothing about
+ * the relation or database that it belongs to.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/common/tde/store/listing.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef FRONTEND
+#include "postgres.h"
+#else
+#include "postgres_fe.h"
+#endif
+
+#include <dirent.h>
+
+#include "store_reading.h"
+#ifndef FRONTEND
+#include "storage/fd.h"
+#else
+#define AllocateDir(path)	opendir(path)
+#define FreeDir(dir)		closedir(dir)
+#endif
+
+/*
+ * Call back for each name in a directory.  Returns false with a problem; one
+ * that does not exist has no names.
+ */
+static bool
+walk(const char *path, void (*callback) (const char *name, void *arg),
+	 void *arg, TdeStoreProblem *problem)
+{
+	DIR		   *dir = AllocateDir(path);
+	struct dirent *de;
+	bool		ok;
+
+	if (dir == NULL && errno == ENOENT)
+		return true;
+	if (dir == NULL)
+	{
+		tde_store_failed(problem, path,
+						 gettext_noop("could not open directory \"%s\": %m"));
+		return false;
+	}
+	while (errno = 0, (de = readdir(dir)) != NULL)
+		callback(de->d_name, arg);
+	ok = errno == 0;
+	if (!ok)
+		tde_store_failed(problem, path,
+						 gettext_noop("could not read directory \"%s\": %m"));
+	(void) FreeDir(dir);
+	return ok;
+}
+
+typedef struct DatabaseList
+{
+	int			n;
+	int			max;
+	Oid		   *oids;
+} DatabaseList;
+
+static void
+add_database(const char *name, void *arg)
+{
+	DatabaseList *list = arg;
+	Oid			oid = tde_parse_database_dir(name);
+
+	if (!OidIsValid(oid))
+		return;
+	if (list->n == list->max)
+	{
+		list->max *= 2;
+		list->oids = repalloc(list->oids, sizeof(Oid) * list->max);
+	}
+	list->oids[list->n++] = oid;
+}
+
+Oid *
+tde_store_list_databases(int *n, TdeStoreProblem *problem)
+{
+	DatabaseList list = {.max = 64};
+
+	list.oids = palloc(sizeof(Oid) * list.max);
+	if (!walk(TDE_DIR, add_database, &list, problem))
+	{
+		pfree(list.oids);
+		return NULL;
+	}
+	*n = list.n;
+	return list.oids;
+}
+
+typedef struct KeyWalk
+{
+	Oid			dbOid;
+	void		(*callback) (const RelFileLocator *, void *);
+	void	   *arg;
+} KeyWalk;
+
+static void
+report_key(const char *name, void *arg)
+{
+	KeyWalk    *state = arg;
+	RelFileLocator locator;
+
+	if (tde_parse_key_file_name(name, state->dbOid, &locator))
+		state->callback(&locator, state->arg);
+}
+
+bool
+tde_store_list_keys(Oid dbOid,
+					void (*callback) (const RelFileLocator *, void *),
+					void *arg, TdeStoreProblem *problem)
+{
+	KeyWalk		state = {dbOid, callback, arg};
+	char		path[MAXPGPATH];
+
+	tde_database_dir(dbOid, path);
+	return walk(path, report_key, &state, problem);
+}
