@@ -101,10 +101,21 @@ refuse_cbc_key(const RelFileLocator *locator, void *arg)
 }
 
 /*
- * Remove what was being written when the server stopped.  Not in the
- * directories of databases, which can be large: what is left there is
- * written over when the number is used again.
+ * Remove what was being written of a database's scope and providers when the
+ * server stopped.  Its directory can be large and is not looked through; what is
+ * left there of a key is written over when the number is used again.
  */
+static void
+remove_temp_files_of(Oid dbOid)
+{
+	char		path[MAXPGPATH];
+
+	tde_scope_path(TDE_SCOPE_DATABASE, dbOid, path);
+	tde_remove_temp_file(path);
+	tde_provider_path(dbOid, path);
+	tde_remove_temp_file(path);
+}
+
 static void
 remove_temp_files(const char *dir)
 {
@@ -184,6 +195,7 @@ TdeKeysStartup(void)
 	databases = tde_list_databases(&ndatabases);
 	for (int i = 0; i < ndatabases; i++)
 	{
+		remove_temp_files_of(databases[i]);
 		load_scope(TDE_SCOPE_DATABASE, databases[i]);
 		if (!DataChecksumsEnabled())
 			tde_list_key_files(databases[i], refuse_cbc_key, NULL);
