@@ -108,3 +108,9 @@ tde_provider_path(Oid dbOid, char *path)
 	tde_database_dir(dbOid, dir);
 	snprintf(path, MAXPGPATH, "%s/%s", dir, TDE_PROVIDER_FILE);
 }
+
+void
+tde_registry_path(Oid dbOid, char *path)
+{
+	snprintf(path, MAXPGPATH, "%s/%u/%s", TDE_DIR, dbOid, TDE_REGISTRY_FILE);
+}

@@ -19,6 +19,7 @@
 #define TDE_GLOBAL_DIR		"pg_tde/global"
 #define TDE_PROVIDER_FILE	"provider_config"
 #define TDE_DATABASE_FILE	"database_key.key"
+#define TDE_REGISTRY_FILE	"relations"
 #define TDE_SERVER_FILE		"server_key.key"
 #define TDE_DEFAULT_FILE	"default_key.key"
 #define TDE_WAL_EPOCHS_FILE	"wal_epochs"
@@ -33,6 +34,7 @@ extern void tde_database_dir(Oid dbOid, char *path);
 extern void tde_key_path(const RelFileLocator *locator, char *path);
 extern void tde_scope_path(TdeScopeKind kind, Oid dbOid, char *path);
 extern void tde_provider_path(Oid dbOid, char *path);
+extern void tde_registry_path(Oid dbOid, char *path);
 
 /*
  * The inverse of tde_key_path for a file name found in a database's

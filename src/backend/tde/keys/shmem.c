@@ -28,5 +28,6 @@ TdeKeysShmemInit(void)
 	TdeScopeShmemInit(tranche);
 	TdeCacheShmemInit(tranche);
 	TdeKnownShmemInit();
+	TdeRegistryShmemInit(tranche);
 	TdeRemovalShmemInit(tranche);
 }

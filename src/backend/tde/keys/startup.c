@@ -197,6 +197,7 @@ TdeKeysStartup(void)
 	{
 		remove_temp_files_of(databases[i]);
 		load_scope(TDE_SCOPE_DATABASE, databases[i]);
+		tde_registry_compact(databases[i]);
 		if (!DataChecksumsEnabled())
 			tde_list_key_files(databases[i], refuse_cbc_key, NULL);
 	}

@@ -213,7 +213,8 @@ void
 TdeRedoCreateMissing(SMgrRelation reln, ForkNumber forknum)
 {
 	if (forknum == MAIN_FORKNUM && TdeIsActive() &&
-		!TdeRelationHasKey(&reln->smgr_rlocator) &&
+		(!TdeRelationHasKey(&reln->smgr_rlocator) ||
+		 TdeRelationKeyIsLost(&reln->smgr_rlocator)) &&
 		!smgrexists(reln, MAIN_FORKNUM))
 		TdeCreateFallbackKey(&reln->smgr_rlocator);
 }

@@ -103,8 +103,9 @@ sub key_of
 
 =item key_files(node)
 
-All files under pg_tde, as a hash from path to content.  Key files only, that
-is without scopes and providers, with a true second argument.
+All files under pg_tde, as a hash from path to content, without the lists of
+relations, in which each node has its own history.  Key files only, that is
+without scopes and providers, with a true second argument.
 
 =cut
 
@@ -119,7 +120,7 @@ sub key_files
 		{
 			no_chdir => 1,
 			wanted => sub {
-				return unless -f $_;
+				return if !-f $_ || /\/relations$/;
 				return if $only_relations && !/\/\d+(_\d+)?\.key$/;
 				my $content = eval { slurp_bytes($_) };
 				die $@ if !defined $content && -e $_;

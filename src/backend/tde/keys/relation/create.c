@@ -235,6 +235,7 @@ forget_if_known(const RelFileLocator *locator)
 	TdeCachePartition *part = tde_cache_partition(locator);
 	TdeKnownState known;
 
+	tde_registry_load(locator->dbOid);
 	LWLockAcquire(&part->lock, LW_SHARED);
 	known = tde_known_get(locator);
 	LWLockRelease(&part->lock);
@@ -279,7 +280,9 @@ TdeRedoCreateStorage(const RelFileLocator *rlocator, const TdeId *keyid)
 		 */
 		switch (tde_data_file_mark(rlocator))
 		{
-			case TDE_MARK_NONE:
+			case TDE_MARK_NO_FILE:
+			case TDE_MARK_NO_PAGE:
+			case TDE_MARK_PLAIN:
 				break;
 			case TDE_MARK_ENCRYPTED:
 				{

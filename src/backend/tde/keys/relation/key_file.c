@@ -121,7 +121,7 @@ tde_data_file_mark(const RelFileLocator *locator)
 	fd = BasicOpenFile(relpathperm(*locator, MAIN_FORKNUM).str,
 					   O_RDONLY | PG_BINARY);
 	if (fd < 0)
-		return errno == ENOENT ? TDE_MARK_NONE : TDE_MARK_UNKNOWN;
+		return errno == ENOENT ? TDE_MARK_NO_FILE : TDE_MARK_UNKNOWN;
 	do
 	{
 		n = pg_pread(fd, &header, SizeOfPageHeaderData, 0);
@@ -131,9 +131,10 @@ tde_data_file_mark(const RelFileLocator *locator)
 	errno = save_errno;
 	if (n < 0)
 		return TDE_MARK_UNKNOWN;
-	return n == SizeOfPageHeaderData &&
-		header.pd_pagesize_version == (BLCKSZ | TDE_PAGE_LAYOUT_VERSION) ?
-		TDE_MARK_ENCRYPTED : TDE_MARK_NONE;
+	if (n < SizeOfPageHeaderData || header.pd_pagesize_version == 0)
+		return TDE_MARK_NO_PAGE;
+	return header.pd_pagesize_version == (BLCKSZ | TDE_PAGE_LAYOUT_VERSION) ?
+		TDE_MARK_ENCRYPTED : TDE_MARK_PLAIN;
 }
 
 static void
@@ -150,6 +151,19 @@ request_sync(const RelFileLocator *locator)
 	tag.rlocator.spcOid = InvalidOid;
 	tag.rlocator.relNumber = InvalidRelFileNumber;
 	(void) RegisterSyncRequest(&tag, SYNC_REQUEST, true);
+}
+
+static void
+report_registry(const RelFileLocator *locator)
+{
+	char		path[MAXPGPATH];
+	int			save_errno = errno;
+
+	tde_registry_path(locator->dbOid, path);
+	errno = save_errno;
+	ereport(ERROR,
+			(errcode_for_file_access(),
+			 errmsg("could not write file \"%s\": %m", path)));
 }
 
 /*
@@ -169,6 +183,9 @@ tde_key_file_install(const TdeKey *key, const uint8 *record)
 	snprintf(temp, sizeof(temp), "%s%s", path, TDE_TEMP_SUFFIX);
 	if (record)
 		tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, false);
+
+	if (!tde_registry_append(&key->locator, true))
+		report_registry(&key->locator);
 
 	/*
 	 * The partition's lock keeps the removal of an old key of this number
@@ -207,6 +224,9 @@ tde_key_file_forget(const RelFileLocator *locator)
 	int			rc = 0;
 	int			save_errno;
 
+	if (!tde_registry_append(locator, false))
+		report_registry(locator);
+
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
 	if (exists)
 	{
@@ -228,37 +248,49 @@ tde_key_file_forget(const RelFileLocator *locator)
 				(errcode_for_file_access(),
 				 errmsg("could not remove file \"%s\": %m", path)));
 	}
-	if (exists)
-		request_sync(locator);
+	request_sync(locator);
 }
 
-/*
- * The checkpointer's part: fsync a key file, or the directory of a database.
- * A file that is gone is no failure, its removal was not an accident.
- */
-int
-tde_sync_key_file(const FileTag *ftag, char *path)
+static int
+sync_path(const char *path, int flags)
 {
-	bool		isdir = ftag->rlocator.relNumber == InvalidRelFileNumber;
-	int			fd;
+	int			fd = BasicOpenFile(path, flags | PG_BINARY);
 	int			rc;
 	int			save_errno;
 
-	if (isdir)
-		tde_database_dir(ftag->rlocator.dbOid, path);
-	else
-		tde_key_path(&ftag->rlocator, path);
-
-	fd = BasicOpenFile(path, (isdir ? O_RDONLY : O_RDWR) | PG_BINARY);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : -1;
 	rc = pg_fsync(fd);
 	save_errno = errno;
 	close(fd);
 	errno = save_errno;
+	return rc;
+}
+
+/*
+ * The checkpointer's part: fsync a key file, or the directory of a database
+ * and the list of its encrypted relations.  A file that is gone is no failure,
+ * its removal was not an accident.
+ */
+int
+tde_sync_key_file(const FileTag *ftag, char *path)
+{
+	int			rc;
+
+	if (ftag->rlocator.relNumber != InvalidRelFileNumber)
+	{
+		tde_key_path(&ftag->rlocator, path);
+		return sync_path(path, O_RDWR);
+	}
+
+	tde_registry_path(ftag->rlocator.dbOid, path);
+	if (sync_path(path, O_RDWR) != 0)
+		return -1;
+	tde_database_dir(ftag->rlocator.dbOid, path);
+	rc = sync_path(path, O_RDONLY);
 
 	/* Some systems cannot fsync directories; fd.c forgives these too. */
-	if (rc != 0 && isdir && (errno == EBADF || errno == EINVAL))
+	if (rc != 0 && (errno == EBADF || errno == EINVAL))
 		rc = 0;
 	return rc;
 }

@@ -122,6 +122,25 @@ tde_known_set(const RelFileLocator *locator, TdeKnownState state)
 }
 
 /*
+ * What the list of a database says, entry by entry.  What this server knows of
+ * its own counts more.
+ */
+void
+tde_known_list(const RelFileLocator *locator, bool encrypted)
+{
+	TdeCachePartition *part = tde_cache_partition(locator);
+	TdeKnownState known;
+
+	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
+	known = tde_known_get(locator);
+	if (known == TDE_KNOWN_NOTHING && encrypted)
+		tde_known_set(locator, TDE_KNOWN_LISTED);
+	else if (known == TDE_KNOWN_LISTED && !encrypted)
+		tde_known_set(locator, TDE_KNOWN_NOTHING);
+	LWLockRelease(&part->lock);
+}
+
+/*
  * The numbers of a database in a tablespace are given out anew: a database
  * with that OID is about to be made there, and the log, or pg_database, says
  * that there is none.

@@ -93,6 +93,7 @@ tde_relation_is_plain(const RelFileLocator *locator, char *reason,
 	TdeCachePartition *part = tde_cache_partition(locator);
 	TdeKnownState known;
 
+	tde_registry_load(locator->dbOid);
 	LWLockAcquire(&part->lock, LW_SHARED);
 	known = tde_known_get(locator);
 	LWLockRelease(&part->lock);
@@ -103,12 +104,19 @@ tde_relation_is_plain(const RelFileLocator *locator, char *reason,
 				reason_size);
 		return false;
 	}
-	if (known == TDE_KNOWN_NOTHING)
+	if (known == TDE_KNOWN_NOTHING || known == TDE_KNOWN_LISTED)
 	{
 		switch (tde_data_file_mark(locator))
 		{
-			case TDE_MARK_NONE:
+			case TDE_MARK_PLAIN:
 				return true;
+			case TDE_MARK_NO_FILE:
+				/* replay, which makes the file anew, gives it a key */
+				return true;
+			case TDE_MARK_NO_PAGE:
+				if (known == TDE_KNOWN_NOTHING)
+					return true;
+				break;
 			case TDE_MARK_ENCRYPTED:
 				break;
 			case TDE_MARK_UNKNOWN:
@@ -318,12 +326,13 @@ TdeExpectEncrypted(const RelFileLocatorBackend *rlocator)
 	LWLockAcquire(&part->lock, LW_SHARED);
 	known = tde_known_get(locator);
 	LWLockRelease(&part->lock);
-	if (known != TDE_KNOWN_NOTHING)
+	if (known == TDE_KNOWN_ENCRYPTED || known == TDE_KNOWN_REMOVED)
 		return;
 
 	/* Somebody may have found no key file, and said that it is plain. */
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
-	if (tde_known_get(locator) == TDE_KNOWN_NOTHING)
+	known = tde_known_get(locator);
+	if (known == TDE_KNOWN_NOTHING || known == TDE_KNOWN_LISTED)
 	{
 		tde_known_set(locator, TDE_KNOWN_ENCRYPTED);
 		tde_cache_distrust_plain(part, locator);

@@ -69,13 +69,22 @@ typedef enum TdeKnownState
 {
 	TDE_KNOWN_NOTHING = 0,
 	TDE_KNOWN_REMOVED,			/* was encrypted and dropped; key is gone */
+	TDE_KNOWN_LISTED,			/* had a key when the server was stopped */
 	TDE_KNOWN_ENCRYPTED,
 } TdeKnownState;
 
 extern void TdeKnownShmemInit(void);
 extern TdeKnownState tde_known_get(const RelFileLocator *locator);
 extern void tde_known_set(const RelFileLocator *locator, TdeKnownState state);
+extern void tde_known_list(const RelFileLocator *locator, bool encrypted);
 extern void tde_known_forget_database(Oid dbOid, Oid spcOid);
+
+/* ---- what had a key before the server was started (registry.c) ---- */
+
+extern void TdeRegistryShmemInit(int tranche);
+extern bool tde_registry_append(const RelFileLocator *locator, bool encrypted);
+extern void tde_registry_load(Oid dbOid);
+extern void tde_registry_compact(Oid dbOid);
 
 /* ---- key files (key_file.c) ---- */
 
@@ -92,7 +101,9 @@ extern TdeKeyFileStatus tde_key_file_read(const RelFileLocator *locator,
 /* What the first page of a data file says. */
 typedef enum TdeDataFileMark
 {
-	TDE_MARK_NONE,				/* no such file, no page, or a plain one */
+	TDE_MARK_NO_FILE,
+	TDE_MARK_NO_PAGE,			/* or one of zeros */
+	TDE_MARK_PLAIN,				/* there is a page, and it is plain */
 	TDE_MARK_ENCRYPTED,
 	TDE_MARK_UNKNOWN,			/* it could not be read; errno says why */
 } TdeDataFileMark;

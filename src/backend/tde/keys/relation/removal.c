@@ -160,6 +160,8 @@ remove_key(const TdeRemoval *removal)
 		done = file_is_gone(locator);
 		if (done)
 		{
+			/* without this word the missing key would only count as lost */
+			(void) tde_registry_append(locator, false);
 			tde_key_path(locator, path);
 			removed = unlink(path) == 0;
 			if (!removed && errno != ENOENT)

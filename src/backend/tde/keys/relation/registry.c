@@ -1,0 +1,274 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.c
+ *	  A file for each database that lists its encrypted relations.
+ *
+ * A key file that is lost while the server is down leaves no word behind.
+ * Where no page of its relation is on disk either, recovery would take the
+ * relation for plain and write in clear what it replays.  So it is also listed
+ * here that the relation has a key: 16 bytes that are appended before the key
+ * file is put in its place, and again, saying the opposite, before the key is
+ * removed or the number given to a plain relation.  What was said last counts.
+ * The checkpoint that syncs a key file syncs the list with its directory.
+ *
+ * A list is read into the table of known.c, which then decides, when the first
+ * relation without a key file is met in its database.  Entries that are
+ * damaged are passed over: the list is a second witness, which can only make a
+ * relation count as encrypted.
+ *
+ * An entry is never torn: it does not cross a block of the file system.
+ *
+ * Copyright (c) 2026, the Coffer authors
+ *
+ * src/backend/tde/keys/relation/registry.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/hashfn.h"
+#include "port/pg_crc32c.h"
+#include "relation_internal.h"
+#include "storage/fd.h"
+#include "utils/hsearch.h"
+
+/* All in the byte order of the machine, as in data files. */
+typedef struct RegistryEntry
+{
+	Oid			spcOid;
+	RelFileNumber relNumber;
+	uint32		encrypted;		/* 1, or 0: not any more */
+	pg_crc32c	crc;			/* of the above and the database's OID */
+} RegistryEntry;
+
+/* A list is not written anew before it has so many entries. */
+#define COMPACT_FROM	(1024 * 1024)
+
+/* The databases whose lists were read, an open-addressed table. */
+#define MAX_LOADED		(2 * TDE_MAX_SCOPES)
+
+typedef struct RegistryShared
+{
+	LWLock		lock;			/* the first of the locks of relations' keys */
+	pg_atomic_uint32 loaded[MAX_LOADED];
+} RegistryShared;
+
+static RegistryShared *registry_shared = NULL;
+
+/*
+ * After a crash the lists are read again, which does no harm.
+ */
+void
+TdeRegistryShmemInit(int tranche)
+{
+	if (registry_shared == NULL)
+		registry_shared = tde_map_shared(sizeof(RegistryShared), false);
+	LWLockInitialize(&registry_shared->lock, tranche);
+	for (int i = 0; i < MAX_LOADED; i++)
+		pg_atomic_init_u32(&registry_shared->loaded[i], InvalidOid);
+}
+
+static pg_atomic_uint32 *
+loaded_place(Oid dbOid)
+{
+	uint32		hash = murmurhash32(dbOid);
+
+	for (int i = 0; i < MAX_LOADED; i++)
+	{
+		pg_atomic_uint32 *place = &registry_shared->loaded[(hash + i) % MAX_LOADED];
+		Oid			oid = pg_atomic_read_u32(place);
+
+		if (oid == dbOid || oid == InvalidOid)
+			return place;
+	}
+	return NULL;
+}
+
+static bool
+is_loaded(Oid dbOid)
+{
+	pg_atomic_uint32 *place = loaded_place(dbOid);
+
+	return place != NULL && pg_atomic_read_u32(place) == dbOid;
+}
+
+/* Caller holds the lock.  Where there is no place it will be read again. */
+static void
+note_loaded(Oid dbOid)
+{
+	pg_atomic_uint32 *place = loaded_place(dbOid);
+
+	if (place != NULL)
+		pg_atomic_write_u32(place, dbOid);
+}
+
+static pg_crc32c
+entry_crc(const RegistryEntry *entry, Oid dbOid)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, entry, offsetof(RegistryEntry, crc));
+	COMP_CRC32C(crc, &dbOid, sizeof(dbOid));
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+static RegistryEntry
+make_entry(const RelFileLocator *locator, bool encrypted)
+{
+	RegistryEntry entry = {
+		.spcOid = locator->spcOid,
+		.relNumber = locator->relNumber,
+		.encrypted = encrypted
+	};
+
+	entry.crc = entry_crc(&entry, locator->dbOid);
+	return entry;
+}
+
+/*
+ * Say that a relation has a key, or has none any more.  Returns false with
+ * errno set if that could not be written.  The caller requests the sync.
+ */
+bool
+tde_registry_append(const RelFileLocator *locator, bool encrypted)
+{
+	RegistryEntry entry = make_entry(locator, encrypted);
+	char		path[MAXPGPATH];
+	ssize_t		n;
+	int			fd;
+	int			save_errno;
+
+	tde_registry_path(locator->dbOid, path);
+	fd = BasicOpenFile(path, O_WRONLY | O_CREAT | O_APPEND | PG_BINARY);
+	if (fd < 0)
+	{
+		/* no key store of this database: nothing is listed */
+		return errno == ENOENT && !encrypted;
+	}
+	errno = 0;
+	do
+	{
+		n = write(fd, &entry, sizeof(entry));
+	} while (n < 0 && errno == EINTR);
+	save_errno = errno ? errno : ENOSPC;
+	close(fd);
+	errno = save_errno;
+	return n == sizeof(entry);
+}
+
+/*
+ * Read the list of a database, palloc'd; NULL if there is none, which is so
+ * where no key was made since there are lists.
+ */
+static RegistryEntry *
+read_list(Oid dbOid, size_t *n)
+{
+	char		path[MAXPGPATH];
+	RegistryEntry *entries;
+	size_t		len;
+
+	tde_registry_path(dbOid, path);
+	entries = (RegistryEntry *) tde_read_file(path, &len);
+	*n = entries ? len / sizeof(RegistryEntry) : 0;
+	return entries;
+}
+
+/*
+ * See to it that what is listed of a database is known.  Called before a
+ * relation without a key file is taken for plain, and before a number is given
+ * to a plain one; so whoever has forgotten a relation has done so after its
+ * list was read, and is not overruled.
+ */
+void
+tde_registry_load(Oid dbOid)
+{
+	RegistryEntry *entries;
+	size_t		n;
+
+	if (is_loaded(dbOid))
+		return;
+
+	LWLockAcquire(&registry_shared->lock, LW_EXCLUSIVE);
+	entries = is_loaded(dbOid) ? NULL : read_list(dbOid, &n);
+	if (entries != NULL)
+	{
+		for (size_t i = 0; i < n; i++)
+		{
+			RelFileLocator locator = {
+				.spcOid = entries[i].spcOid,
+				.dbOid = dbOid,
+				.relNumber = entries[i].relNumber
+			};
+
+			if (EQ_CRC32C(entries[i].crc, entry_crc(&entries[i], dbOid)))
+				tde_known_list(&locator, entries[i].encrypted != 0);
+		}
+		pfree(entries);
+	}
+	note_loaded(dbOid);
+	LWLockRelease(&registry_shared->lock);
+}
+
+/*
+ * Write a long list anew if most of it does not count any more.  Only at a
+ * start, when nobody appends to it.
+ */
+void
+tde_registry_compact(Oid dbOid)
+{
+	HASHCTL		ctl = {
+		.keysize = sizeof(RelFileLocator),
+		.entrysize = sizeof(RelFileLocator),
+		.hcxt = CurrentMemoryContext,
+	};
+	char		path[MAXPGPATH];
+	struct stat st;
+	RegistryEntry *entries;
+	HTAB	   *relations;
+	HASH_SEQ_STATUS status;
+	RelFileLocator *found;
+	size_t		n;
+	size_t		kept = 0;
+
+	/* if this fails the list is not to be compacted now */
+	tde_registry_path(dbOid, path);
+	if (stat(path, &st) != 0 ||
+		st.st_size < COMPACT_FROM * sizeof(RegistryEntry))
+		return;
+
+	entries = read_list(dbOid, &n);
+	if (entries == NULL)
+		return;
+	relations = hash_create("encrypted relations", n, &ctl,
+							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	for (size_t i = 0; i < n; i++)
+	{
+		RelFileLocator locator = {
+			.spcOid = entries[i].spcOid,
+			.dbOid = dbOid,
+			.relNumber = entries[i].relNumber
+		};
+
+		if (EQ_CRC32C(entries[i].crc, entry_crc(&entries[i], dbOid)))
+			(void) hash_search(relations, &locator,
+							   entries[i].encrypted ? HASH_ENTER : HASH_REMOVE,
+							   NULL);
+	}
+	if (hash_get_num_entries(relations) < n / 2)
+	{
+		hash_seq_init(&status, relations);
+		while ((found = hash_seq_search(&status)) != NULL)
+			entries[kept++] = make_entry(found, true);
+		tde_write_temp_file(path, (uint8 *) entries,
+							sizeof(RegistryEntry) * kept, true);
+		tde_rename_temp_file(path, ERROR);
+	}
+	hash_destroy(relations);
+	pfree(entries);
+}
