@@ -199,16 +199,18 @@ static void
 check_wal_keys(void)
 {
 	const char *reason;
-	char	   *problem;
+	TdeStoreProblem found;
+	char	   *problem = NULL;
 	size_t		len;
+	int			n;
 	size_t		position = 0;
 	const uint8 *record;
 	size_t		record_len;
-	uint8	   *file = tde_fe_read_file(TDE_WAL_EPOCHS_PATH, &len, &problem);
+	uint8	   *file = tde_store_read_epochs(TDE_WAL_EPOCHS_PATH, &len, &n,
+											 &found);
 
-	if (file && tde_wal_epochs_open(file, len, &reason) < 0)
-		problem = psprintf(_("could not use file \"%s\": %s"),
-						   TDE_WAL_EPOCHS_PATH, _(reason));
+	if (file == NULL)
+		problem = tde_store_problem_text(&found);
 	if (problem)
 		problem_found(_("keys of WAL"), problem,
 					  _("Restore the file from a backup."));
@@ -326,21 +328,11 @@ check_key(const RelFileLocator *locator, const TdeScope *scope)
 static bool
 is_marked(const char *path)
 {
-	PGAlignedBlock page;
-	int			fd = open(path, O_RDONLY | PG_BINARY, 0);
-	ssize_t		n;
+	TdeDataFileMark mark = tde_store_data_file_mark(path);
 
-	if (fd < 0)
-	{
-		if (errno == ENOENT)
-			return false;
-		pg_fatal("could not open file \"%s\": %m", path);
-	}
-	n = pg_pread(fd, page.data, TDE_PAGE_HEADER_LEN, 0);
-	if (n < 0)
+	if (mark == TDE_MARK_UNKNOWN)
 		pg_fatal("could not read file \"%s\": %m", path);
-	close(fd);
-	return n == TDE_PAGE_HEADER_LEN && tde_page_is_marked(page.data);
+	return mark == TDE_MARK_ENCRYPTED;
 }
 
 /*

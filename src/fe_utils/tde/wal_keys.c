@@ -93,18 +93,22 @@ add_epochs(const uint8 *file, size_t len)
 static void
 read_epochs(void)
 {
-	const char *reason;
+	TdeStoreProblem problem;
+	char	   *path = store_path(TDE_WAL_EPOCHS_PATH);
 	size_t		len;
-	uint8	   *data = read_store_file(TDE_WAL_EPOCHS_PATH, &len,
-									   &file_problem);
+	int			n;
+	uint8	   *data = tde_store_read_epochs(path, &len, &n, &problem);
 
-	if (data == NULL)
-		return;
-	if (tde_wal_epochs_open(data, len, &reason) < 0)
-		file_problem = damaged(TDE_WAL_EPOCHS_PATH, reason);
-	else
+	if (data)
+	{
 		add_epochs(data, len);
-	pfree(data);
+		pfree(data);
+	}
+	else if (problem.missing)
+		file_problem = psprintf(_("file \"%s\" does not exist"), path);
+	else
+		file_problem = tde_store_problem_text(&problem);
+	pfree(path);
 }
 
 void
@@ -233,42 +237,29 @@ TdeWalKeyStatus
 tde_fe_wal_find_epoch(const TdeWalEpochQuery *query, TdeWalEpoch *epoch,
 					  char *problem, size_t problem_size)
 {
+	char	   *path = store_path(TDE_WAL_EPOCHS_PATH);
 	const uint8 *found;
 	size_t		len;
 	const uint8 *scope_key;
 	const char *reason;
 	char	   *why;
-	int			n = 0;
+	TdeWalKeyStatus status;
 
-	/* the file may have grown since it was read */
-	if (known)
-		n = tde_wal_epochs_find(known, known_len, query, &found, &len);
-	if (n == 0)
+	status = tde_store_find_epoch(known, known_len, path, query, epoch,
+								  &found, &len, problem, problem_size);
+	if (status == TDE_WAL_KEY_UNKNOWN)
 	{
+		/* the file may have grown since it was read */
 		read_epochs();
-		if (known)
-			n = tde_wal_epochs_find(known, known_len, query, &found, &len);
+		status = tde_store_find_epoch(known, known_len, path, query, epoch,
+									  &found, &len, problem, problem_size);
 	}
+	pfree(path);
+	if (status == TDE_WAL_KEY_UNKNOWN && file_problem)
+		strlcpy(problem, file_problem, problem_size);
+	if (status != TDE_WAL_KEY_FOUND)
+		return status;
 
-	if (n == 0)
-	{
-		if (file_problem)
-			strlcpy(problem, file_problem, problem_size);
-		else
-			snprintf(problem, problem_size, _("it is not in file \"%s\""),
-					 store_path(TDE_WAL_EPOCHS_PATH));
-		return TDE_WAL_KEY_UNKNOWN;
-	}
-	if (n > 1)
-	{
-		snprintf(problem, problem_size,
-				 _("there are %d keys of that ID in file \"%s\""),
-				 n, store_path(TDE_WAL_EPOCHS_PATH));
-		return TDE_WAL_KEY_UNUSABLE;
-	}
-
-	/* known to be decodable: that was checked when it came to be known */
-	(void) tde_wal_epoch_decode(found, len, epoch, &reason);
 	scope_key = find_scope_key(epoch, &why);
 	if (scope_key == NULL)
 	{

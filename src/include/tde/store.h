@@ -23,6 +23,7 @@
 #include "tde/paths.h"
 #include "tde/provider.h"
 #include "tde/scope.h"
+#include "tde/wal_reader.h"
 
 typedef struct TdeStoreProblem
 {
@@ -115,6 +116,48 @@ extern Oid *tde_store_list_databases(int *n, TdeStoreProblem *problem);
 extern bool tde_store_list_keys(Oid dbOid,
 								void (*callback) (const RelFileLocator *, void *),
 								void *arg, TdeStoreProblem *problem);
+
+/* ---- epochs of WAL (find_epoch.c) ---- */
+
+/*
+ * Read a file of epochs, which is whole; palloc'd, with the number of epochs in
+ * it.  NULL with a problem.
+ */
+extern uint8 *tde_store_read_epochs(const char *path, size_t *len, int *n,
+									TdeStoreProblem *problem);
+
+/*
+ * Look for an epoch in such a file (NULL: none is known).  It is decoded, all
+ * but the key, for which its record is returned.  If it is not there, or not
+ * unambiguously, "problem" says so, with the path.
+ */
+extern TdeWalKeyStatus tde_store_find_epoch(const uint8 *file, size_t len,
+											const char *path,
+											const TdeWalEpochQuery *query,
+											TdeWalEpoch *epoch,
+											const uint8 **record,
+											size_t *record_len,
+											char *problem,
+											size_t problem_size);
+
+/* ---- data files (probe.c) ---- */
+
+/* What the first page of a data file says. */
+typedef enum TdeDataFileMark
+{
+	TDE_MARK_NO_FILE,
+	TDE_MARK_NO_PAGE,			/* or one of zeros */
+	TDE_MARK_PLAIN,				/* there is a page, and it is plain */
+	TDE_MARK_ENCRYPTED,
+	TDE_MARK_UNKNOWN,			/* it could not be read; errno says why */
+} TdeDataFileMark;
+
+/*
+ * Does the first page of a file bear the mark of an encrypted page?  That there
+ * is no page is believed only if the operating system says that there is no such
+ * file, or that it ends there.
+ */
+extern TdeDataFileMark tde_store_data_file_mark(const char *path);
 
 /* ---- memory for keys ---- */
 

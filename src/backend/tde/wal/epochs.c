@@ -62,29 +62,6 @@ TdeWalIsEncrypted(void)
 }
 
 /*
- * The file's content, palloc'd; NULL with a reason, which is empty if there is
- * no such file.
- */
-static uint8 *
-read_epochs(size_t *len, int *n, char *reason, size_t reason_size)
-{
-	uint8	   *data = tde_read_file(EPOCHS_PATH, len);
-	const char *why;
-
-	reason[0] = '\0';
-	*n = 0;
-	if (data == NULL)
-		return NULL;
-	*n = tde_wal_epochs_open(data, *len, &why);
-	if (*n >= 0)
-		return data;
-	snprintf(reason, reason_size, _("file \"%s\" is damaged: %s"),
-			 EPOCHS_PATH, _(why));
-	pfree(data);
-	return NULL;
-}
-
-/*
  * Unwrap an epoch's key with the scope key in memory.
  */
 static TdeWalKeyStatus
@@ -124,38 +101,30 @@ static TdeWalKeyStatus
 find_key(const TdeWalEpochQuery *query, TdeWalEpoch *epoch,
 		 char *problem, size_t problem_size)
 {
+	TdeStoreProblem found;
+	TdeWalKeyStatus status;
+	const uint8 *record;
+	size_t		record_len;
 	size_t		len;
 	int			n;
-	const uint8 *found;
-	size_t		found_len;
-	TdeWalKeyStatus status;
-	uint8	   *data = read_epochs(&len, &n, problem, problem_size);
+	uint8	   *data = tde_store_read_epochs(EPOCHS_PATH, &len, &n, &found);
 
-	if (data == NULL)
+	if (data == NULL && found.missing)
 	{
-		if (problem[0] != '\0')
-			return TDE_WAL_KEY_UNUSABLE;
 		snprintf(problem, problem_size, _("there is no file \"%s\""),
 				 EPOCHS_PATH);
 		return TDE_WAL_KEY_UNKNOWN;
 	}
-
-	switch (tde_wal_epochs_find(data, len, query, &found, &found_len))
+	if (data == NULL)
 	{
-		case 0:
-			snprintf(problem, problem_size, _("it is not in file \"%s\""),
-					 EPOCHS_PATH);
-			status = TDE_WAL_KEY_UNKNOWN;
-			break;
-		case 1:
-			status = unwrap(found, found_len, epoch, problem, problem_size);
-			break;
-		default:
-			snprintf(problem, problem_size,
-					 _("there are several with this ID in file \"%s\""),
-					 EPOCHS_PATH);
-			status = TDE_WAL_KEY_UNUSABLE;
+		strlcpy(problem, tde_store_problem_text(&found), problem_size);
+		return TDE_WAL_KEY_UNUSABLE;
 	}
+
+	status = tde_store_find_epoch(data, len, EPOCHS_PATH, query, epoch,
+								  &record, &record_len, problem, problem_size);
+	if (status == TDE_WAL_KEY_FOUND)
+		status = unwrap(record, record_len, epoch, problem, problem_size);
 	pfree(data);
 	if (status == TDE_WAL_KEY_FOUND && AmStartupProcess())
 		pg_atomic_write_u32(&tde_wal_writing->replaying, query->id);
@@ -196,18 +165,21 @@ tde_wal_epochs_init(void)
 }
 
 /*
- * As read_epochs, but damage is an error.
+ * The file's content, palloc'd; NULL if there is no such file.  Damage is an
+ * error.
  */
 static uint8 *
 read_epochs_to_change(size_t *len, int *n)
 {
-	char		reason[MAXPGPATH];
-	uint8	   *data = read_epochs(len, n, reason, sizeof(reason));
+	TdeStoreProblem problem;
+	uint8	   *data = tde_store_read_epochs(EPOCHS_PATH, len, n, &problem);
 
-	if (data == NULL && reason[0] != '\0')
+	if (data == NULL && problem.errnum != 0 && !problem.missing)
+		tde_store_report(ERROR, &problem);
+	if (data == NULL && !problem.missing)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg_internal("%s", reason),
+				 errmsg_internal("%s", tde_store_problem_text(&problem)),
 				 errhint("Restore the file from a backup, or, if no WAL that was written before is needed any more, remove it.")));
 	return data;
 }

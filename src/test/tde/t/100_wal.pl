@@ -190,11 +190,11 @@ $node->restart;
 my $content = slurp_bytes($epochs);
 my %bad = (
 	lost => [ undef, 'there is no file "F"' ],
-	empty => [ '', 'file "F" is damaged: .*' ],
-	truncated => [ substr($content, 0, length($content) / 2), 'file "F" is damaged: .*' ],
+	empty => [ '', 'could not use file "F": .*' ],
+	truncated => [ substr($content, 0, length($content) / 2), 'could not use file "F": .*' ],
 	changed => [
 		substr($content, 0, -100) . (substr($content, -100) ^ "\1"),
-		'file "F" is damaged: checksum does not match' ],
+		'could not use file "F": checksum does not match' ],
 	old => [ $old, 'it is not in file "F"' ]);
 
 # undef removes it
@@ -247,7 +247,7 @@ $node->stop;
 	set_epochs($bad{changed}[0]);
 	is($node->start(fail_ok => 1), 0, 'a damaged file is not replaced');
 	like(slurp_file($node->logfile, $log),
-		qr/FATAL:  file "pg_tde\/global\/wal_epochs" is damaged: checksum does not match/,
+		qr/FATAL:  could not use file "pg_tde\/global\/wal_epochs": checksum does not match/,
 		'... and the log says why');
 }
 set_epochs($content);

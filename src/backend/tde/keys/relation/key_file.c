@@ -21,10 +21,8 @@
 
 #include "common/relpath.h"
 #include "relation_internal.h"
-#include "storage/bufpage.h"
 #include "storage/fd.h"
 #include "storage/sync.h"
-#include "tde/page.h"
 #include "tde/sync.h"
 
 void
@@ -106,35 +104,11 @@ TdeKeyFileExists(const RelFileLocator *rlocator)
  * Asked where there is no key file, before the relation is taken for plain: a
  * page that is replayed or evicted is not read before it is written, so that
  * nobody else would notice that a key is lost.
- *
- * That there is no page is believed only if the operating system says that
- * there is no such file, or that it ends there.
  */
 TdeDataFileMark
 tde_data_file_mark(const RelFileLocator *locator)
 {
-	PageHeaderData header;
-	ssize_t		n;
-	int			fd;
-	int			save_errno;
-
-	fd = BasicOpenFile(relpathperm(*locator, MAIN_FORKNUM).str,
-					   O_RDONLY | PG_BINARY);
-	if (fd < 0)
-		return errno == ENOENT ? TDE_MARK_NO_FILE : TDE_MARK_UNKNOWN;
-	do
-	{
-		n = pg_pread(fd, &header, SizeOfPageHeaderData, 0);
-	} while (n < 0 && errno == EINTR);
-	save_errno = errno;
-	close(fd);
-	errno = save_errno;
-	if (n < 0)
-		return TDE_MARK_UNKNOWN;
-	if (n < SizeOfPageHeaderData || header.pd_pagesize_version == 0)
-		return TDE_MARK_NO_PAGE;
-	return header.pd_pagesize_version == (BLCKSZ | TDE_PAGE_LAYOUT_VERSION) ?
-		TDE_MARK_ENCRYPTED : TDE_MARK_PLAIN;
+	return tde_store_data_file_mark(relpathperm(*locator, MAIN_FORKNUM).str);
 }
 
 static void

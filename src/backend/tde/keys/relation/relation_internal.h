@@ -98,16 +98,6 @@ typedef enum TdeKeyFileStatus
 extern TdeKeyFileStatus tde_key_file_read(const RelFileLocator *locator,
 										  TdeKey *key, bool unwrap,
 										  char *reason, size_t reason_size);
-/* What the first page of a data file says. */
-typedef enum TdeDataFileMark
-{
-	TDE_MARK_NO_FILE,
-	TDE_MARK_NO_PAGE,			/* or one of zeros */
-	TDE_MARK_PLAIN,				/* there is a page, and it is plain */
-	TDE_MARK_ENCRYPTED,
-	TDE_MARK_UNKNOWN,			/* it could not be read; errno says why */
-} TdeDataFileMark;
-
 extern TdeDataFileMark tde_data_file_mark(const RelFileLocator *locator);
 extern void tde_key_file_install(const TdeKey *key, const uint8 *record);
 extern void tde_key_file_forget(const RelFileLocator *locator);
