@@ -90,6 +90,8 @@ class Server:
         conf = CONF.format(sockets=self.args.sockets, port=self.port,
                            io_method=io_method)
         conf += WAL_CONF if self.args.wal else TABLES_CONF
+        if self.args.keys:
+            conf += "fsync = on\n"
         if self.build == 'coffer':
             conf += "shared_preload_libraries = 'pg_tde'\n"
         if self.cipher:

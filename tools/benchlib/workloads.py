@@ -5,6 +5,7 @@ import collections
 import os
 import re
 import shutil
+import time
 
 Workload = collections.namedtuple('Workload', 'name io_method units function')
 
@@ -128,7 +129,51 @@ def replay(server, args):
     return float(times[0]) + float(times[1]), float(times[2])
 
 
+def change_tables(server, statement, first, last):
+    """Once for each number, 500 in a transaction."""
+    server.sql("DO $$ BEGIN FOR i IN %d..%d LOOP EXECUTE format('%s', i); "
+               "IF i %% 500 = 0 THEN COMMIT; END IF; END LOOP; END $$" %
+               (first, last, statement))
+
+
+def keep_tables(server, number):
+    """Tables keep_1 to keep_number, and no more"""
+    there = int(server.sql("SELECT count(*) FROM pg_class "
+                           "WHERE relname LIKE 'keep\\_%'"))
+    if there < number:
+        change_tables(server, 'CREATE TABLE keep_%s (a int)', there + 1, number)
+    elif there > number:
+        change_tables(server, 'DROP TABLE keep_%s', number + 1, there)
+    server.sql('CHECKPOINT')
+
+
+def start(number):
+    def measure(server, args):
+        keep_tables(server, number)
+        server.stop()
+        began = time.monotonic()
+        server.start()
+        return server.cpu(), time.monotonic() - began
+    return measure
+
+
+def drop_tables(server, args):
+    """the checkpoint after them"""
+    change_tables(server, 'CREATE TABLE gone_%s (a int)', 1, 69000)
+    server.sql('CHECKPOINT')
+    change_tables(server, 'DROP TABLE gone_%s', 1, 69000)
+    before = server.cpu_of_all()
+    seconds = server.timed('CHECKPOINT')
+    return server.cpu_of_all() - before, seconds
+
+
 BOTH = ('s CPU', 's')
+KEYS = [
+    Workload('start, 100 relations', 'worker', BOTH, start(100)),
+    Workload('start, 100,000 relations', 'worker', BOTH, start(100000)),
+    Workload('checkpoint after dropping 69,000 tables', 'worker', BOTH,
+             drop_tables),
+]
 WAL = [
     Workload('pgbench TPC-B, synchronous_commit off', 'worker',
              ('ms CPU', 'ms'), tpcb_both),
