@@ -28,7 +28,9 @@
  *
  *-------------------------------------------------------------------------
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 /* the names with and without 64 are two functions here */
 #undef _FILE_OFFSET_BITS
 #undef _FORTIFY_SOURCE
