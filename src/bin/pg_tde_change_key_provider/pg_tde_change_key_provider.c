@@ -271,6 +271,10 @@ verify(Oid dbOid, const TdeProvider *provider)
 
 /* ---- the list of key providers ---- */
 
+/*
+ * The list of a database, or the global one.  It is empty, and its change
+ * number 0, where there is none.
+ */
 static TdeProviderList *
 read_list(Oid dbOid)
 {
@@ -281,22 +285,100 @@ read_list(Oid dbOid)
 		return list;
 	if (problem)
 		pg_fatal("%s", problem);
-	if (OidIsValid(dbOid))
-		pg_fatal("database %u has no key providers", dbOid);
-	pg_fatal("there are no global key providers");
+	list = pg_malloc0(sizeof(TdeProviderList));
+	list->dbOid = dbOid;
+	list->providers = pg_malloc0(sizeof(TdeProvider));
+	return list;
+}
+
+/*
+ * Put a provider in its place among the others, which are in the order of their
+ * numbers' magnitude.  There is room for it.
+ */
+static void
+insert_provider(TdeProviderList *list, const TdeProvider *provider)
+{
+	int			i = list->nproviders++;
+
+	for (; i > 0 && abs(list->providers[i - 1].id) > abs(provider->id); i--)
+		list->providers[i] = list->providers[i - 1];
+	list->providers[i] = *provider;
+	if (abs(list->last_id) < abs(provider->id))
+		list->last_id = provider->id;
+}
+
+/*
+ * If the principal key of a scope is in the provider of that name, which the
+ * list does not know, enter it as the scope describes it.
+ */
+static bool
+enter_provider_of(TdeScopeKind kind, Oid dbOid, TdeProviderList *list,
+				  const char *name)
+{
+	char	   *problem;
+	TdeScope   *scope = tde_fe_read_scope(kind, dbOid, &problem);
+	TdeProvider found[TDE_MAX_CANDIDATES];
+	bool		ok;
+
+	if (scope == NULL)
+		return false;
+	ok = strcmp(scope->principal.provider_name, name) == 0 &&
+		(scope->principal.provider_id > 0) == OidIsValid(list->dbOid) &&
+		list->nproviders < TDE_MAX_PROVIDERS &&
+		tde_provider_candidates(&scope->principal, NULL, found) > 0;
+	for (int i = 0; ok && i < list->nproviders; i++)
+		ok = list->providers[i].id != found[0].id;
+	if (ok)
+	{
+		insert_provider(list, &found[0]);
+		if (list->change == 0)
+		{
+			list->change = scope->principal.provider_change;
+			if (tde_random(list->id.b, TDE_ID_LEN) != 0)
+				pg_fatal("could not make an id: %s", _(tde_cipher_error()));
+		}
+	}
+	tde_scope_free(scope);
+	return ok;
+}
+
+/*
+ * A provider that came into use while a base backup ran may be missing in the
+ * backup's list, which replay mends; and a list may be lost.  Scopes say
+ * themselves what their provider is.
+ */
+static void
+enter_missing_provider(TdeProviderList *list, const char *name)
+{
+	Oid		   *databases;
+	int			n;
+
+	if (OidIsValid(list->dbOid))
+	{
+		(void) enter_provider_of(TDE_SCOPE_DATABASE, list->dbOid, list, name);
+		return;
+	}
+	if (enter_provider_of(TDE_SCOPE_DEFAULT, InvalidOid, list, name) ||
+		enter_provider_of(TDE_SCOPE_SERVER, InvalidOid, list, name))
+		return;
+	databases = tde_fe_list_databases(&n);
+	for (int i = 0; i < n; i++)
+		if (enter_provider_of(TDE_SCOPE_DATABASE, databases[i], list, name))
+			break;
+	pg_free(databases);
 }
 
 /*
  * Again, before something is written: to ask the key provider takes a while.
  */
 static void
-check_nothing_changed(bool force, const TdeProviderList *old)
+check_nothing_changed(bool force, Oid dbOid, const TdeId *id, uint64 change)
 {
 	TdeProviderList *now;
 
 	check_server_is_down(force);
-	now = read_list(old->dbOid);
-	if (!TdeIdEquals(&now->id, &old->id) || now->change != old->change)
+	now = read_list(dbOid);
+	if (!TdeIdEquals(&now->id, id) || now->change != change)
 	{
 		pg_log_error("the list of key providers was changed while the key provider was asked");
 		pg_log_error_hint("Nothing was changed. Try again when the server is down.");
@@ -305,12 +387,21 @@ check_nothing_changed(bool force, const TdeProviderList *old)
 }
 
 static TdeProvider *
-find_provider(const TdeProviderList *list, const char *name)
+find_provider(TdeProviderList *list, const char *name)
 {
 	TdeProvider *provider = tde_find_provider(list, name);
 
 	if (provider == NULL)
 	{
+		enter_missing_provider(list, name);
+		provider = tde_find_provider(list, name);
+	}
+	if (provider == NULL)
+	{
+		if (list->nproviders == 0 && OidIsValid(list->dbOid))
+			pg_fatal("database %u has no key providers", list->dbOid);
+		if (list->nproviders == 0)
+			pg_fatal("there are no global key providers");
 		if (OidIsValid(list->dbOid))
 			pg_log_error("key provider \"%s\" of database %u does not exist",
 						 name, list->dbOid);
@@ -356,6 +447,8 @@ main(int argc, char **argv)
 	Oid			dbOid;
 	TdeProviderList *list;
 	TdeProvider *provider;
+	TdeId		list_id;
+	uint64		list_change;
 	TdeKeyringError error;
 	int			c;
 
@@ -419,6 +512,8 @@ main(int argc, char **argv)
 
 	dbOid = parse_database(argv[optind]);
 	list = read_list(dbOid);
+	list_id = list->id;
+	list_change = list->change;
 	provider = find_provider(list, argv[optind + 1]);
 	fill_provider(provider, argv[optind + 2],
 				  argc - optind - 3, argv + optind + 3);
@@ -431,7 +526,7 @@ main(int argc, char **argv)
 
 	if (!no_verify)
 		verify(dbOid, provider);
-	check_nothing_changed(force, list);
+	check_nothing_changed(force, dbOid, &list_id, list_change);
 	tde_fe_write_providers(list);
 	printf(_("Key provider \"%s\" was changed.\n"), provider->name);
 	return 0;

@@ -160,12 +160,15 @@ tde_fe_scope_is_over(const TdeScope *scope)
 /* ---- writing ---- */
 
 void
-tde_fe_write_providers(const TdeProviderList *list)
+tde_fe_write_providers(TdeProviderList *list)
 {
 	char		path[MAXPGPATH];
 	uint8	   *data = pg_malloc(tde_providers_encoded_size(list->nproviders));
-	size_t		len = tde_providers_encode(list, data);
+	size_t		len;
 
+	if (tde_providers_draw_uuids(list) != 0)
+		pg_fatal("could not make an id: %s", _(tde_cipher_error()));
+	len = tde_providers_encode(list, data);
 	if (len == 0)
 		pg_fatal("could not encode the list of key providers: %s",
 				 _(tde_cipher_error()));

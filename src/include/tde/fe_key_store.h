@@ -148,6 +148,6 @@ extern void tde_fe_wal_merge_epochs(const char *pgdata, const char *other,
  * server changes later counts more, here and on standbys.  Ends the program
  * with a message on failure.
  */
-extern void tde_fe_write_providers(const TdeProviderList *list);
+extern void tde_fe_write_providers(TdeProviderList *list);
 
 #endif							/* TDE_FE_KEY_STORE_H */

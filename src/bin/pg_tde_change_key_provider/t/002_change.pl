@@ -139,6 +139,43 @@ $node->start;
 is(rows('postgres'), '1000|500500', 'readable');
 
 #
+# Providers that the lists do not know, as in a base backup that copied these
+# before: what scopes say of them is entered, and changed
+#
+$node->stop;
+my %lists;
+foreach my $list ("$data/pg_tde/global/provider_config",
+	"$data/pg_tde/$own/provider_config")
+{
+	$lists{$list} = slurp_file($list);
+	unlink $list or die;
+}
+command_fails_like([ change('1664', 'other', 'file', "$ring.x") ],
+	qr/there are no global key providers/, 'a provider that no scope knows');
+rename("$data/../keyring", "$ring.entered") or die;
+rename($strange, "$strange.entered") or die;
+command_ok([ change('1664', 'ring', 'file', "$ring.entered") ],
+	'a global provider that is in no list');
+command_ok([ change($own, 'mine', 'file', "$strange.entered") ],
+	'one of a database');
+$node->start;
+is(rows('postgres'), '1000|500500', 'readable');
+is(rows('own'), '1000|500500', 'database is readable');
+is( $node->safe_psql('own',
+		q{SELECT id, name, options->>'path' FROM pg_tde_list_all_database_key_providers()}),
+	"1|mine|$strange.entered",
+	'it is in the list');
+$node->stop;
+rename("$ring.entered", "$data/../keyring") or die;
+rename("$strange.entered", $strange) or die;
+foreach my $list (keys %lists)
+{
+	unlink $list;
+	append_to_file($list, $lists{$list});
+}
+$node->start;
+
+#
 # Without verification
 #
 $node->stop;

@@ -120,6 +120,7 @@ $node->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n");
 $node->restart;
 $node->backup('copy');
 my $rows = rows($node);
+my $own = sql(q{SELECT oid FROM pg_database WHERE datname = 'own'});
 
 is(versions($node), '2 2 2 2 2 2', 'new files');
 $node->stop;
@@ -148,7 +149,19 @@ sql(qq{
 $node->restart;
 is(rows($node), $rows, 'a new scope and an old list');
 
-# The list changes, and comes to have UUIDs.
+# The program that changes a provider gives them UUIDs.
+$node->stop;
+copy_keyring("$ring.own", "$ring.moved");
+command_ok(
+	[
+		'pg_tde_change_key_provider', '-D' => $node->data_dir,
+		$own, 'mine', 'file', "$ring.moved"
+	],
+	'a provider is changed in an old list');
+$node->start;
+is(rows($node), $rows, 'a list changed offline');
+
+# The lists change, and come to have UUIDs.
 sql(qq{
 	SELECT pg_tde_add_database_key_provider_file('more', '$ring.more');
 	SELECT pg_tde_create_key_using_database_key_provider('k3', 'more')}, 'own');
