@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
 #include "storage/md.h"
 #include "tde/monitor.h"
 #include "tde/settings.h"
@@ -63,8 +62,7 @@ tde_smgr_init(void)
 {
 	mdinit();
 	/* Locks are not inherited; no key has been used since the fork. */
-	if (IsUnderPostmaster)
-		tde_secure_relock();
+	tde_secure_relock();
 	if (tde_lock_memory)
 		TdeLockMemory();
 	TdeKeysProcessInit();
@@ -81,6 +79,7 @@ TdeForgetObsoleteKeys(void)
 	TdeKeysForgetStale();
 	TdeForgetPageCiphers();
 	tde_wal_reader_forget_keys();
+	tde_wipe_stack();
 	return true;
 }
 

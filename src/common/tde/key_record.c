@@ -121,7 +121,7 @@ tde_key_record_encode(const TdeKey *key, const uint8 *scope_key, uint8 *buf)
 	w.p = buf + OFFSET_REST;
 	tde_put_reserved(&w, RESERVED_REST);
 
-	memcpy(plain, key->key, tde_cipher_key_len(key->cipher));
+	tde_copy_key(plain, key->key, tde_cipher_key_len(key->cipher));
 	make_aad(buf, aad);
 	result = tde_wrap(scope_key, aad, AAD_LEN, plain, TDE_MAX_KEY_LEN,
 					  buf + OFFSET_IV, buf + OFFSET_WRAPPED,

@@ -154,7 +154,7 @@ tde_page_cipher_set_key(TdePageCipher *ctx, TdeCipher cipher, const uint8 *key)
 	 * It takes the place of the last one wherever that is.  A direction that
 	 * has none gets it with its first page: often only one is used.
 	 */
-	memcpy(ctx->key, key, len);
+	tde_copy_key(ctx->key, key, len);
 	ctx->cipher = cipher;
 	c = &ctx->contexts[cipher];
 	ok = EVP_EncryptInit_ex2(c->ecb, NULL, key + len / 2, NULL, NULL) == 1;

@@ -9,6 +9,11 @@
  * shared one stays in memory only as long as the parent lives.  So we keep a
  * list of all mappings, and a child locks them again before it uses a key.
  *
+ * The stack is locked, too, as far as keys are used in it.  We wipe our own
+ * copies, but when a signal arrives the kernel saves the registers there, and
+ * what moves 16 bytes of a key at a time, or encrypts with them, has them in
+ * registers.
+ *
  * Copyright (c) 2026, the Coffer authors
  *
  * src/common/tde/secure_memory.c
@@ -23,6 +28,7 @@
 
 #include <openssl/crypto.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "tde/cipher.h"
 
@@ -37,11 +43,31 @@ typedef struct SecureMapping
 static SecureMapping *mappings = NULL;
 static int	nmappings = 0;
 static int	max_mappings = 0;
+static bool stack_locked = true;	/* or not tried */
 
 void
 tde_wipe(void *buf, size_t len)
 {
 	OPENSSL_cleanse(buf, len);
+}
+
+void
+tde_copy_key(void *dst, const void *src, size_t len)
+{
+	volatile uint8 *to = dst;
+	const volatile uint8 *from = src;
+
+	for (size_t i = 0; i < len; i++)
+		to[i] = from[i];
+}
+
+/* Deeper than calls of OpenSSL are. */
+pg_noinline void
+tde_wipe_stack(void)
+{
+	uint8		below[32 * 1024];
+
+	tde_wipe(below, sizeof(below));
 }
 
 /*
@@ -142,9 +168,35 @@ lock_on_fault(void *ptr, size_t size)
 	return mlock(ptr, size) == 0;
 }
 
+/*
+ * Of the stack, this much below the caller is locked, and the caller's frame
+ * and a little more above it.  The kernel maps 128 kB at the beginning, of
+ * which a server has used little before its processes begin; and we must not
+ * lock the end where the stack grows, or a deep one could not grow any more.
+ */
+#define STACK_BELOW		(96 * 1024)
+#define STACK_ABOVE		2048
+
+static bool
+lock_stack(void)
+{
+#ifdef MLOCK_ONFAULT
+	char		here;
+	uintptr_t	page_size = sysconf(_SC_PAGESIZE);
+	uintptr_t	start = TYPEALIGN_DOWN(page_size,
+									   (uintptr_t) &here - STACK_BELOW);
+	uintptr_t	end = TYPEALIGN(page_size, (uintptr_t) &here + STACK_ABOVE);
+
+	return lock_on_fault((void *) start, end - start);
+#else
+	return true;				/* not known how the stack is mapped */
+#endif
+}
+
 void
 tde_secure_relock(void)
 {
+	stack_locked = lock_stack();
 	for (int i = 0; i < nmappings; i++)
 		mappings[i].locked = lock_on_fault(mappings[i].ptr, mappings[i].size);
 }
@@ -170,7 +222,7 @@ tde_secure_size(bool *locked)
 {
 	size_t		size = 0;
 
-	*locked = true;
+	*locked = stack_locked;
 	for (int i = 0; i < nmappings; i++)
 	{
 		size += mappings[i].size;

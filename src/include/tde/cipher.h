@@ -112,6 +112,17 @@ extern void tde_ctr_free(TdeCtr *ctx);
 extern void tde_wipe(void *buf, size_t len);
 
 /*
+ * Copy a key.  Byte by byte: memcpy() leaves it in large registers, which few
+ * use after that, and which are saved on the stack with each signal.
+ */
+extern void tde_copy_key(void *dst, const void *src, size_t len);
+
+/*
+ * Wipe what calls that have returned have left on the stack.
+ */
+extern void tde_wipe_stack(void);
+
+/*
  * Memory for keys.  The mapping is anonymous, zeroed, shared between the
  * processes forked from the one that makes it when "shared" is true, and left
  * out of core dumps (MADV_DONTDUMP).  It is locked in memory if the kernel
@@ -123,7 +134,8 @@ extern void tde_secure_free(void *ptr, size_t size);
 
 /*
  * A lock on memory is not inherited.  To be called by a child process before
- * it uses a key: locks all such memory that it has from its parent.
+ * it uses a key, from where it goes on to do its work: locks all such memory
+ * that it has from its parent, and the part of the stack that it will use.
  * tde_secure_detach() is for a child that needs no keys: it gives back what
  * is shared, and locks the rest, which OpenSSL may use to the end.
  */
@@ -132,7 +144,7 @@ extern void tde_secure_detach(void);
 
 /*
  * How many bytes of such memory does this process have, and is all of it
- * locked?
+ * locked, and the stack?
  */
 extern size_t tde_secure_size(bool *locked);
 

@@ -52,6 +52,14 @@ typedef struct TdeRelationKey
 	uint8		key[TDE_MAX_KEY_LEN];
 } TdeRelationKey;
 
+static inline void
+tde_copy_relation_key(TdeRelationKey *dst, const TdeRelationKey *src)
+{
+	dst->id = src->id;
+	dst->cipher = src->cipher;
+	tde_copy_key(dst->key, src->key, TDE_MAX_KEY_LEN);
+}
+
 /*
  * The key of a relation, or NULL if it is plain.  Looks in the process's own
  * table, the shared cache and the key file, in this order; never asks a

@@ -16,8 +16,8 @@
  *
  * A key that is replaced is overwritten by the new one's schedule.  And no
  * process keeps the schedule of a key that was removed: after a removal all
- * forget all of theirs (TdeForgetObsoleteKeys), and the owner of a temporary
- * relation forgets its key with the relation.
+ * forget all of theirs (TdeForgetObsoleteKeys), and so does a process after
+ * the end of a temporary relation.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -105,27 +105,13 @@ TdeGetPageCipher(const TdeRelationKey *key)
 	return victim->cipher;
 }
 
-static void
-forget(CachedCipher *c)
-{
-	if (c->has_key)
-		tde_page_cipher_forget_key(c->cipher);
-	c->has_key = false;
-}
-
-void
-TdeForgetPageCipher(const TdeId *id)
-{
-	for (int i = 0; i < NUM_PAGE_CIPHERS; i++)
-	{
-		if (ciphers[i].has_key && TdeIdEquals(&ciphers[i].id, id))
-			forget(&ciphers[i]);
-	}
-}
-
 void
 TdeForgetPageCiphers(void)
 {
 	for (int i = 0; i < NUM_PAGE_CIPHERS; i++)
-		forget(&ciphers[i]);
+	{
+		if (ciphers[i].has_key)
+			tde_page_cipher_forget_key(ciphers[i].cipher);
+		ciphers[i].has_key = false;
+	}
 }

@@ -103,7 +103,7 @@ TdeStartRead(PgAioHandle *ioh, ForkNumber forknum, const TdeRelationKey *key)
 	slot->failed_status = TDE_PAGE_OK;
 	slot->encrypted = (key != NULL);
 	if (key != NULL)
-		slot->key = *key;
+		tde_copy_relation_key(&slot->key, key);
 
 	/*
 	 * A base backup can hold pages of the free space map and visibility map

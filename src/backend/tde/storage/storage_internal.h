@@ -70,10 +70,8 @@ extern void TdeReportPage(TdePageStatus status,
  * them, in the process from which all others are forked; TdeGetPageCipher()
  * returns one that is set up for the key, or NULL if OpenSSL failed, and
  * allocates nothing.  It may be used until the next call.
- * TdeForgetPageCipher() overwrites a key that is in one.
  */
 extern void TdePageCiphersInit(void);
 extern TdePageCipher *TdeGetPageCipher(const TdeRelationKey *key);
-extern void TdeForgetPageCipher(const TdeId *id);
 
 #endif							/* TDE_STORAGE_INTERNAL_H */

@@ -51,14 +51,11 @@ tde_smgr_unlink(RelFileLocatorBackend rlocator, ForkNumber forknum,
 	if (!TdeIsActive() ||
 		(forknum != MAIN_FORKNUM && forknum != InvalidForkNumber))
 		return;
-	if (RelFileLocatorBackendIsTemp(rlocator))
-	{
-		const TdeRelationKey *key = TdeGetRelationKey(&rlocator);
-
-		if (key != NULL)
-			TdeForgetPageCipher(&key->id);
-	}
 	TdeRelationUnlinked(&rlocator, isRedo);
+
+	/* A temporary relation's key is gone now. */
+	if (RelFileLocatorBackendIsTemp(rlocator))
+		TdeForgetPageCiphers();
 }
 
 /*

@@ -432,7 +432,7 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	begun_after = end;
 	begun_at = epoch.start;
 
-	memcpy(tde_wal_writing->key, epoch.key, TDE_WAL_KEY_LEN);
+	tde_copy_key(tde_wal_writing->key, epoch.key, TDE_WAL_KEY_LEN);
 	tde_wal_writing->id = epoch.id;
 	tde_wipe(epoch.key, sizeof(epoch.key));
 	if (encrypt)

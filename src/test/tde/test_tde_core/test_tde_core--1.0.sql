@@ -20,3 +20,18 @@ AS 'MODULE_PATHNAME' LANGUAGE C;
 CREATE FUNCTION count_keys_at(point text)
 RETURNS void STRICT
 AS 'MODULE_PATHNAME' LANGUAGE C;
+
+-- The same keys, and that of WAL, themselves.
+CREATE FUNCTION key_bytes(OUT kind text, OUT name text, OUT key bytea)
+RETURNS SETOF record STRICT
+AS 'MODULE_PATHNAME' LANGUAGE C;
+
+-- And that of a relation; null if it is plain.
+CREATE FUNCTION relation_key_bytes(relation regclass)
+RETURNS bytea STRICT
+AS 'MODULE_PATHNAME' LANGUAGE C;
+
+-- Leave a copy of a scope key in ordinary memory of this backend.
+CREATE FUNCTION expose_key()
+RETURNS void STRICT
+AS 'MODULE_PATHNAME' LANGUAGE C;

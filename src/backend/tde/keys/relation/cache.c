@@ -117,7 +117,7 @@ store_entry(TdeCachePartition *part, const RelFileLocator *locator,
 		return;
 	entry->locator = *locator;
 	if (state == TDE_CACHE_KEY)
-		entry->key = *key;
+		tde_copy_relation_key(&entry->key, key);
 	entry->state = state;
 }
 
@@ -140,7 +140,7 @@ tde_cache_get(const RelFileLocator *locator, TdeRelationKey *key,
 	{
 		state = entry->state;
 		if (state == TDE_CACHE_KEY)
-			*key = entry->key;
+			tde_copy_relation_key(key, &entry->key);
 	}
 	LWLockRelease(&part->lock);
 

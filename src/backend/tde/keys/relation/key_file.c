@@ -30,7 +30,7 @@ tde_fill_relation_key(const TdeKey *key, TdeRelationKey *out)
 {
 	out->id = key->id;
 	out->cipher = key->cipher;
-	memcpy(out->key, key->key, TDE_MAX_KEY_LEN);
+	tde_copy_key(out->key, key->key, TDE_MAX_KEY_LEN);
 }
 
 /*

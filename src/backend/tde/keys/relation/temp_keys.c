@@ -114,7 +114,7 @@ tde_temp_key_create(const RelFileLocator *locator, const TdeRelationKey *key)
 		ref->key = free_temp_keys;
 		free_temp_keys = free_temp_keys->next_free;
 	}
-	ref->key->key = *key;
+	tde_copy_relation_key(&ref->key->key, key);
 }
 
 void

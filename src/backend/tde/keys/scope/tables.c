@@ -241,7 +241,7 @@ tde_generation_key(const TdeId *id, uint8 *key)
 	LWLockAcquire(&scope_shared->lock, LW_SHARED);
 	slot = generation_slot(id, false);
 	if (slot)
-		memcpy(key, slot->key, TDE_WRAP_KEY_LEN);
+		tde_copy_key(key, slot->key, TDE_WRAP_KEY_LEN);
 	LWLockRelease(&scope_shared->lock);
 	return slot != NULL;
 }
@@ -281,7 +281,7 @@ tde_generation_remember(const TdeId *id, const uint8 *key)
 	{
 		slot = generation_slot(id, true);
 		slot->id = *id;
-		memcpy(slot->key, key, TDE_WRAP_KEY_LEN);
+		tde_copy_key(slot->key, key, TDE_WRAP_KEY_LEN);
 		pg_write_barrier();
 		pg_atomic_write_u32(&slot->state, GENERATION_VALID);
 		scope_shared->ngenerations++;
