@@ -82,7 +82,7 @@ $node->safe_psql('sub', qq{
 
 # Load.  Parallel workers that stay, an autovacuum worker that takes its time,
 # a backend that has read and written
-my $parallel = $node->background_psql('postgres');
+my $parallel = $node->background_psql('postgres', on_error_stop => 0);
 $parallel->query_until(
 	qr/begun/, q{
 	\echo begun
