@@ -135,6 +135,44 @@ is_deeply([ files_with($_->data_dir . '/base', $canary) ],
 	[], 'nothing in clear on the ' . $_->name)
   foreach $primary, $standby;
 
+
+#
+# The first CREATE TABLE of a database has drawn its key and not put it in
+# place when the principal key is to be deleted.
+#
+SKIP:
+{
+	skip 'injection points are not supported by this build', 3
+	  if ($ENV{enable_injection_points} // '') ne 'yes';
+
+	sql('CREATE DATABASE race');
+	$primary->safe_psql('race', qq{
+		SELECT pg_tde_add_database_key_provider_file('r', '$ring.race');
+		SELECT pg_tde_create_key_using_database_key_provider('k', 'r');
+		SELECT pg_tde_set_key_using_database_key_provider('k', 'r')});
+	attach($primary, 'tde-key-drawn', 'wait');
+	my $creator =
+	  parked($primary, 'race', 'tde-key-drawn', "CREATE TABLE first $t");
+	my $deleter = $primary->background_psql('race', on_error_stop => 0);
+	$deleter->query_until(qr/begun/,
+		"\\echo begun\nSET pg_tde.inherit_global_providers = off;\n"
+		  . "SELECT pg_tde_delete_key();\n");
+	ok( $primary->poll_query_until('postgres', q{
+			SELECT wait_event = 'TdeKeyStore' FROM pg_stat_activity
+			WHERE query LIKE 'SELECT pg_tde_delete_key%'}),
+		'the deletion waits for the key that was drawn');
+	release($primary, 'tde-key-drawn');
+	$creator->quit;
+	$deleter->query('SELECT 1');
+	like($deleter->{stderr}, qr/cannot delete the principal key|cannot delete/,
+		'and is refused');
+	$deleter->quit;
+	$primary->safe_psql('race', 'INSERT INTO first VALUES (1)');
+	$primary->restart;
+	is($primary->safe_psql('race', 'SELECT a FROM first'),
+		'1', 'the table has its key after a restart');
+}
+
 $standby->stop;
 $primary->stop;
 done_testing();

@@ -154,6 +154,7 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 	check_cipher();
 	tde_begin_key_creation(rlocator->locator.dbOid);
 	tde_draw_key(&rlocator->locator, tde_cipher, &key, record);
+	INJECTION_POINT("tde-key-drawn", NULL);
 
 	if (RelFileLocatorBackendIsTemp(*rlocator))
 	{
