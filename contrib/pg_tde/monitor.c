@@ -253,9 +253,9 @@ put_principal_key(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid dbOid)
 	add(&row, Int32GetDatum(info.generations));
 	add_unix_time(&row, info.last_generation);
 	add(&row, BoolGetDatum(info.resident));
-	add_text(&row, info.retired ?
+	add_text(&row, problem == NULL && info.retired ?
 			 _("no longer set, but needed for relations that were dropped") :
-			 NULL);
+			 problem);
 	put(fcinfo, &row);
 }
 

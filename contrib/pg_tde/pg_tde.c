@@ -44,6 +44,7 @@ _PG_init(void)
 	{
 		tde_preloaded = true;
 		TdeRegisterKeyStateWorker("pg_tde", "pg_tde_key_state_main");
+		TdeRegisterRetryWorker("pg_tde", "pg_tde_key_retry_main");
 	}
 }
 
@@ -55,6 +56,16 @@ void
 pg_tde_key_state_main(Datum main_arg)
 {
 	TdeKeyStateWorkerMain();
+}
+
+/*
+ * Where the background worker begins that tries keys again that could not be
+ * had when the server started.
+ */
+void
+pg_tde_key_retry_main(Datum main_arg)
+{
+	TdeRetryWorkerMain();
 }
 
 /*

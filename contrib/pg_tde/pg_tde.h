@@ -42,5 +42,6 @@ extern char *pg_tde_key_name_arg(FunctionCallInfo fcinfo, int argno);
 extern TimestampTz pg_tde_unix_time(uint64 micros);
 
 extern PGDLLEXPORT void pg_tde_key_state_main(Datum main_arg);
+extern PGDLLEXPORT void pg_tde_key_retry_main(Datum main_arg);
 
 #endif							/* PG_TDE_H */

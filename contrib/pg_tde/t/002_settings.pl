@@ -20,10 +20,11 @@ my %settings = (
 	'lock_memory' => 'postmaster BOOLEAN FALSE',
 	'pg_tde.cipher' => 'superuser ENUM aes_128_xts',
 	'pg_tde.enforce_encryption' => 'superuser BOOLEAN FALSE',
+	'pg_tde.give_up_databases' => 'postmaster STRING ',
 	'pg_tde.inherit_global_providers' => 'superuser BOOLEAN TRUE',
 	'pg_tde.key_state_action' => 'sighup ENUM log',
 	'pg_tde.key_state_poll_interval' => 'postmaster INTEGER 0',
-	'pg_tde.key_wait_timeout' => 'sighup INTEGER 60',
+	'pg_tde.key_wait_timeout' => 'sighup INTEGER 30',
 	'pg_tde.log_key_access' => 'sighup BOOLEAN TRUE',
 	'pg_tde.wal_encrypt' => 'postmaster BOOLEAN FALSE');
 is_deeply(

@@ -34,11 +34,12 @@ bool		tde_enforce_encryption = false;
 bool		tde_inherit_global_providers = true;
 bool		tde_wal_encrypt = false;
 bool		tde_lock_memory = false;
-int			tde_key_wait_timeout = 60;
+int			tde_key_wait_timeout = 30;
 int			tde_key_state_poll_interval = 0;
 int			tde_key_state_action = TDE_KEY_STATE_LOG;
 
 bool		tde_log_key_access = true;
+static char *give_up_databases = NULL;
 
 /*
  * The names of tde_cipher_name() come first, so that they are the ones shown.
@@ -59,6 +60,66 @@ static const struct config_enum_entry key_state_actions[] = {
 	{"shutdown", TDE_KEY_STATE_SHUTDOWN, false},
 	{NULL, 0, false}
 };
+
+/*
+ * The database that a list, of numbers and commas, names next; moves *list
+ * behind it.  False at its end; InvalidOid if it is no such list.
+ */
+static bool
+next_database(const char **list, Oid *dbOid)
+{
+	const char *p = *list + strspn(*list, " \t");
+	unsigned long number;
+	char	   *end;
+
+	*dbOid = InvalidOid;
+	if (*p == '\0')
+		return false;
+	errno = 0;
+	number = strtoul(p, &end, 10);
+	if (*p < '0' || *p > '9' || errno != 0 || number > PG_UINT32_MAX)
+		return true;
+	end += strspn(end, " \t");
+	if (*end == ',')
+		end++;
+	else if (*end != '\0')
+		return true;
+	*dbOid = (Oid) number;
+	*list = end;
+	return true;
+}
+
+/*
+ * Recovery has no catalogs, in which it could look names up.
+ */
+static bool
+check_give_up_databases(char **newval, void **extra, GucSource source)
+{
+	const char *list = *newval;
+	Oid			dbOid;
+
+	while (next_database(&list, &dbOid))
+	{
+		if (!OidIsValid(dbOid))
+		{
+			GUC_check_errdetail("It must be a list of OIDs of databases, separated by commas.");
+			return false;
+		}
+	}
+	return true;
+}
+
+bool
+TdeGivesUpDatabase(Oid dbOid)
+{
+	const char *list = give_up_databases;
+	Oid			named;
+
+	while (next_database(&list, &named) && OidIsValid(named))
+		if (named == dbOid)
+			return true;
+	return false;
+}
 
 /*
  * Make the settings.  To be called once a process, when the table of settings
@@ -86,14 +147,23 @@ TdeDefineSettings(void)
 							 NULL, NULL, NULL);
 
 	DefineCustomIntVariable("pg_tde.key_wait_timeout",
-							"Sets how long a start of the server waits for a key provider that does not answer.",
+							"Sets how long a start of the server that replays WAL waits for a key provider that does not answer.",
 							"0 does not wait, -1 waits without limit. A standby that serves queries always waits.",
 							&tde_key_wait_timeout,
-							60,
+							30,
 							-1, INT_MAX / 1000,
 							PGC_SIGHUP,
 							GUC_UNIT_S,
 							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("pg_tde.give_up_databases",
+							   "Sets the databases whose encrypted relations recovery may give up.",
+							   "A list of OIDs. Where WAL must be replayed and the keys of such a database cannot be had, its encrypted relations are lost.",
+							   &give_up_databases,
+							   "",
+							   PGC_POSTMASTER,
+							   0,
+							   check_give_up_databases, NULL, NULL);
 
 	DefineCustomBoolVariable("pg_tde.log_key_access",
 							 "Logs each access to a principal key and each call to a key provider.",

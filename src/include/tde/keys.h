@@ -81,6 +81,19 @@ extern bool TdeRelationHasKey(const RelFileLocatorBackend *rlocator);
 /* Would that one raise? */
 extern bool TdeRelationKeyIsLost(const RelFileLocatorBackend *rlocator);
 
+/*
+ * Are keys of a database unavailable, or was it given up in recovery?  Cheap
+ * where nothing is.
+ */
+extern bool TdeDatabaseInTrouble(Oid dbOid);
+
+/*
+ * Was the relation given up in recovery (keys/scope/given_up.c)?  Then the
+ * first function raises an error, and what replay would do to the relation's
+ * pages, or has done to them in shared buffers, is not to be done on disk.
+ */
+extern bool TdeIsGivenUp(const RelFileLocatorBackend *rlocator);
+
 /* Path of a key file, relative to the data directory. */
 extern char *TdeKeyFilePath(const RelFileLocator *rlocator);	/* palloc'd */
 

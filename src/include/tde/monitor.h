@@ -151,8 +151,8 @@ typedef struct TdePrincipalInfo
 
 /*
  * The principal key of a scope that has one of its own or follows the default
- * key.  False if there is none; then *problem is a reason, palloc'd, or NULL
- * if nothing is wrong.
+ * key.  False if there is none.  *problem says, palloc'd, what is wrong, also
+ * with one that there is; NULL if nothing is.
  */
 extern bool TdeGetPrincipalDetails(TdeScopeKind kind, Oid dbOid,
 								   TdePrincipalInfo *info, char **problem);

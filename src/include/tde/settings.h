@@ -31,6 +31,11 @@ typedef enum TdeKeyStateAction
 	TDE_KEY_STATE_SHUTDOWN,
 } TdeKeyStateAction;
 
+/*
+ * Does pg_tde.give_up_databases name this database?
+ */
+extern bool TdeGivesUpDatabase(Oid dbOid);
+
 /* Called once where the server's built-in settings are made. */
 extern void TdeDefineSettings(void);
 

@@ -26,6 +26,7 @@
 /* ---- page I/O: entries of smgr.c's dispatch table ---- */
 
 extern void tde_smgr_init(void);
+extern BlockNumber tde_smgr_nblocks(SMgrRelation reln, ForkNumber forknum);
 extern void tde_smgr_unlink(RelFileLocatorBackend rlocator, ForkNumber forknum,
 							bool isRedo);
 extern void tde_smgr_extend(SMgrRelation reln, ForkNumber forknum,
@@ -49,6 +50,12 @@ extern void tde_smgr_writev(SMgrRelation reln, ForkNumber forknum,
  * change it, before that: see there.
  */
 extern void TdeRedoCreateMissing(SMgrRelation reln, ForkNumber forknum);
+
+/*
+ * Called where redo wants to change a page: is the relation to be left alone,
+ * because its database was given up in recovery?
+ */
+extern bool TdeReplaySkips(RelFileLocator locator);
 
 /*
  * Will a write to the relation be encrypted, and get its checksum after that?
@@ -79,9 +86,12 @@ extern void TdeAioShmemInit(void);
 /* Overwrite the keys in all cipher contexts of this process. */
 extern void TdeForgetPageCiphers(void);
 
-/* A read is about to be staged; key is NULL for a plain relation. */
+/*
+ * A read is about to be staged; key is NULL for a plain relation.  "zero" makes
+ * zeros of whatever is read.
+ */
 extern void TdeStartRead(PgAioHandle *ioh, ForkNumber forknum,
-						 const TdeRelationKey *key);
+						 const TdeRelationKey *key, bool zero);
 
 extern bool TdeDecryptReadPage(PgAioTargetData *td, uint8 buf_off,
 							   void *page);

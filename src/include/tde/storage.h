@@ -15,6 +15,7 @@
 #define TDE_STORAGE_H
 
 #include "access/xlogreader.h"
+#include "catalog/pg_class.h"
 #include "nodes/pg_list.h"
 #include "storage/relfilelocator.h"
 #include "storage/smgr.h"
@@ -143,5 +144,11 @@ extern void TdeUseAccessMethodOf(Relation rel);
  */
 extern Oid	TdeAccessMethodOfCopy(Oid namespaceId, const char *relname,
 								  Oid amoid);
+
+/*
+ * Called by autovacuum for each row of pg_class of its database: can the
+ * relation not be used for want of its key?
+ */
+extern bool TdeAutovacuumSkips(const FormData_pg_class *class);
 
 #endif							/* TDE_STORAGE_H */

@@ -41,7 +41,8 @@ extern bool TdeForgetObsoleteKeys(void);
 /*
  * Called by the startup process before it replays anything: reads all scope
  * files, and asks the providers for the principal keys that are not resident
- * yet.  FATAL if a provider cannot give a principal key.
+ * yet.  A scope that cannot be opened is noted, with the reason; its database
+ * does without.
  */
 extern void TdeKeysStartup(void);
 
@@ -73,5 +74,12 @@ extern void TdeKeysRedo(XLogReaderState *record);
 extern void TdeRegisterKeyStateWorker(const char *library,
 									  const char *function);
 extern void TdeKeyStateWorkerMain(void);
+
+/*
+ * The same for the one that tries scopes again that could not be opened when
+ * the server started.
+ */
+extern void TdeRegisterRetryWorker(const char *library, const char *function);
+extern void TdeRetryWorkerMain(void);
 
 #endif							/* TDE_SUBSYS_H */

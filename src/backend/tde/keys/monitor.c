@@ -13,6 +13,7 @@
 
 #include "relation/relation_internal.h"
 #include "tde/monitor.h"
+#include "utils/timestamp.h"
 
 /* ---- caches ---- */
 
@@ -89,6 +90,7 @@ TdeGetPrincipalDetails(TdeScopeKind kind, Oid dbOid, TdePrincipalInfo *info,
 					   char **problem)
 {
 	char		reason[256];
+	char		why_not[TDE_REASON_LEN];
 	TdeScope   *scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
 
 	*problem = NULL;
@@ -117,6 +119,11 @@ TdeGetPrincipalDetails(TdeScopeKind kind, Oid dbOid, TdePrincipalInfo *info,
 	info->last_generation = scope->generations[scope->ngenerations - 1].created;
 	info->resident = tde_scope_is_resident(scope);
 	tde_scope_free(scope);
+	if (!info->resident && tde_scope_is_unavailable(kind, dbOid, why_not))
+		*problem = pstrdup(why_not);
+	else if (kind == TDE_SCOPE_DATABASE && tde_given_up(dbOid) != 0)
+		*problem = psprintf(_("relations made before %s were given up in recovery"),
+							timestamptz_to_str(time_t_to_timestamptz(tde_given_up(dbOid) / USECS_PER_SEC)));
 	return true;
 }
 
@@ -142,7 +149,7 @@ TdeGetKeyStatus(const RelFileLocator *rlocator, TdeCipher *cipher,
 			if (tde_relation_is_plain(rlocator, reason, sizeof(reason)))
 				return TDE_STATUS_PLAIN;
 			break;
-		case TDE_KEYFILE_BAD:
+		default:
 			break;
 	}
 	tde_key_path(rlocator, path);

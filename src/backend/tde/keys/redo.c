@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "postmaster/bgwriter.h"
 #include "relation/relation_internal.h"
+#include "tde/settings.h"
 #include "tde/subsys.h"
 #include "tde/xlog.h"
 
@@ -85,11 +86,17 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 {
 	const char *why;
 	char		reason[256];
+	char		problem[TDE_REASON_LEN];
 	TdeScope   *scope = tde_scope_parse(data, len, &why);
 	TdeScope   *old;
 	bool		is_newer;
 	bool		resident;
 	bool		replaced;
+	bool		is_older;
+	bool		unavailable;
+	bool		lenient;
+	bool		may_give_up;
+	TdeAsking	asking = {0};
 
 	if (scope == NULL)
 		damaged_record(record, why);
@@ -102,7 +109,8 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 		(void) tde_cancel_database_removal(scope->dbOid, NULL);
 
 	/* A damaged file is replaced. */
-	old = tde_scope_read(scope->kind, scope->dbOid, reason, sizeof(reason));
+	old = tde_scope_try_read(scope->kind, scope->dbOid, reason,
+							 sizeof(reason));
 	is_newer = old == NULL || !TdeIdEquals(&old->id, &scope->id) ||
 		old->change < scope->change;
 
@@ -121,19 +129,40 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	 * again with the file that it has, up to here.  Where the file is newer
 	 * its keys are these and more; if nobody returns the principal key that it
 	 * is under, these will do for now, under the one that the record names.
+	 *
+	 * What the start could not open is not waited for again: it is those
+	 * records that cannot be replayed without the keys that stop replay.
 	 */
-	if (!is_newer && tde_scope_make_resident(old, WARNING))
+	unavailable = tde_scope_is_unavailable(scope->kind, scope->dbOid,
+										   problem);
+	may_give_up = scope->kind == TDE_SCOPE_DATABASE &&
+		TdeGivesUpDatabase(scope->dbOid);
+	lenient = scope->retired ||
+		(!is_newer && (old->retired || unavailable)) ||
+		(scope->kind == TDE_SCOPE_DATABASE && unavailable &&
+		 tde_given_up(scope->dbOid) != 0);
+	if (!is_newer && !unavailable &&
+		tde_scope_make_resident(old, WARNING, &asking))
 	{
 		tde_scope_free(scope);
 		scope = old;
 		old = NULL;
 		resident = true;
+		is_older = false;
 	}
 	else
+	{
+		is_older = !is_newer;
+		asking.wait = !lenient;
+		if (!lenient && scope->kind == TDE_SCOPE_DATABASE)
+			asking.hint = psprintf(_("Start the server when the key provider returns the key; if it has moved, tell the server with pg_tde_change_key_provider. To lose the encrypted relations of the database instead, start the server with \"%s\" set to '%u'."),
+								   "pg_tde.give_up_databases", scope->dbOid);
 		resident = tde_scope_make_resident(scope,
-										   scope->retired ||
-										   (!is_newer && old->retired) ?
-										   WARNING : FATAL);
+										   lenient || may_give_up ?
+										   WARNING : FATAL, &asking);
+	}
+	if (resident)
+		tde_provider_wait_reset();
 
 	/* store_lock keeps removal off. */
 	if (is_newer)
@@ -143,7 +172,20 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 		LWLockRelease(&tde_store->lock);
 	}
 	if (resident)
+	{
+		if (!is_older && scope->kind == TDE_SCOPE_DATABASE)
+			tde_end_given_up(scope->dbOid);
 		tde_scope_publish(scope);
+	}
+	else if (is_newer && !scope->retired)
+	{
+		tde_scope_publish(scope);
+		tde_scope_note_unavailable(scope->kind, scope->dbOid, asking.problem);
+		if (may_give_up)
+			tde_give_up(scope->dbOid);
+	}
+	if (is_older && unavailable)
+		tde_scope_note_unavailable(scope->kind, scope->dbOid, problem);
 	replaced = is_newer && old != NULL && !old->retired;
 	tde_scope_free(scope);
 	if (old)

@@ -26,6 +26,7 @@ TdeKeysShmemInit(void)
 	TdeCountersShmemInit(tranche);
 	TdeResidentShmemInit(tranche);
 	TdeScopeShmemInit(tranche);
+	TdeUnavailableShmemInit(tranche);
 	TdeCacheShmemInit(tranche);
 	TdeKnownShmemInit();
 	TdeRegistryShmemInit(tranche);

@@ -7,6 +7,11 @@
  * their keys are not resident (that is, not after a mere crash of a backend)
  * it asks the key providers, once for each principal key.
  *
+ * A scope that cannot be opened is the trouble of its database: it is noted as
+ * unavailable (scope/unavailable.c), and the server comes up with the others.
+ * Only where WAL is to be replayed, which may need the key, is there a wait for
+ * a provider that does not answer, in all for all scopes.
+ *
  * Copyright (c) 2026, the Coffer authors
  *
  * src/backend/tde/keys/startup.c
@@ -23,6 +28,7 @@
 #include "miscadmin.h"
 #include "relation/relation_internal.h"
 #include "storage/fd.h"
+#include "tde/settings.h"
 #include "tde/subsys.h"
 #include "utils/memutils.h"
 
@@ -44,13 +50,44 @@ is_from_dead_branch(const TdeScope *scope)
 		tde_find_named_provider(list, &scope->principal) == NULL;
 }
 
+/*
+ * Whose keys they are, for messages about a scope.
+ */
 static void
-load_scope(TdeScopeKind kind, Oid dbOid)
+scope_context(void *arg)
+{
+	const TdeScopeName *name = arg;
+
+	if (name->kind == TDE_SCOPE_DATABASE)
+		errcontext("while opening the keys of database %u", name->dbOid);
+	else if (name->kind == TDE_SCOPE_SERVER)
+		errcontext("while opening the keys of the server");
+	else
+		errcontext("while opening the default keys");
+}
+
+/*
+ * Does the server need its own keys, to read WAL or to write it?
+ */
+static bool
+server_keys_are_needed(void)
+{
+	struct stat st;
+
+	return tde_wal_encrypt ||
+		stat(TDE_WAL_EPOCHS_PATH, &st) == 0 || errno != ENOENT;
+}
+
+/*
+ * Opens a scope, or notes why it cannot be opened.
+ */
+static void
+open_scope(TdeScopeKind kind, Oid dbOid, bool recovers, TdeAsking *asking)
 {
 	char		reason[256];
 	TdeScope   *scope;
 
-	scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
+	scope = tde_scope_try_read(kind, dbOid, reason, sizeof(reason));
 	if (scope == NULL)
 	{
 		char		path[MAXPGPATH];
@@ -63,6 +100,9 @@ load_scope(TdeScopeKind kind, Oid dbOid)
 				 errmsg("could not use key file \"%s\": %s", path, reason),
 				 errdetail("Relations whose keys it protects cannot be used."),
 				 errhint("Restore the file from a backup.")));
+		tde_scope_note_unavailable(kind, dbOid,
+								   psprintf(_("key file \"%s\" cannot be used: %s"),
+											path, reason));
 		return;
 	}
 
@@ -71,12 +111,70 @@ load_scope(TdeScopeKind kind, Oid dbOid)
 	 * after pg_rewind there can be a scope from the branch that was given up,
 	 * whose provider was known only there.
 	 */
-	if (!tde_scope_is_over(scope) &&
-		tde_scope_make_resident(scope,
-								scope->retired || is_from_dead_branch(scope) ?
-								WARNING : FATAL))
+	if (tde_scope_is_over(scope))
+	{
+		tde_scope_free(scope);
+		return;
+	}
+
+	/*
+	 * After the crash of a backend the server does not wait for what it was
+	 * without before.
+	 */
+	asking->wait = !scope->retired && !is_from_dead_branch(scope) &&
+		!tde_scope_is_unavailable(kind, dbOid, NULL) &&
+		(recovers || (kind == TDE_SCOPE_SERVER && server_keys_are_needed()));
+	if (tde_scope_make_resident(scope, WARNING, asking))
+	{
+		tde_end_given_up(dbOid);
 		tde_scope_publish(scope);
+	}
+	else if (!scope->retired)
+	{
+		/* who makes a key is told why it cannot be had */
+		tde_scope_publish(scope);
+		tde_scope_note_unavailable(kind, dbOid, asking->problem);
+	}
 	tde_scope_free(scope);
+}
+
+/*
+ * A database that the setting names is given up only where there is no other
+ * way.
+ */
+static void
+give_up_if_asked(Oid dbOid, bool recovers, bool given_up)
+{
+	if (!recovers || given_up || !TdeGivesUpDatabase(dbOid))
+		return;
+	if (!tde_scope_is_unavailable(TDE_SCOPE_DATABASE, dbOid, NULL))
+	{
+		ereport(LOG,
+				(errmsg("database %u is not given up, because its keys are available",
+						dbOid)));
+		return;
+	}
+	tde_give_up(dbOid);
+}
+
+static void
+load_scope(TdeScopeKind kind, Oid dbOid, bool recovers, TdeAsking *asking)
+{
+	TdeScopeName name = {.kind = kind,.dbOid = dbOid};
+	ErrorContextCallback callback = {
+		.callback = scope_context,
+		.arg = &name,
+		.previous = error_context_stack,
+	};
+	bool		given_up;
+
+	error_context_stack = &callback;
+	given_up = kind == TDE_SCOPE_DATABASE && tde_load_given_up(dbOid);
+	open_scope(kind, dbOid, recovers, asking);
+	error_context_stack = callback.previous;
+
+	if (kind == TDE_SCOPE_DATABASE)
+		give_up_if_asked(dbOid, recovers, given_up);
 }
 
 /*
@@ -164,6 +262,8 @@ TdeKeysStartup(void)
 	MemoryContext context;
 	MemoryContext oldcontext;
 	struct stat st;
+	TdeAsking	asking = {0};
+	bool		recovers = will_recover();
 	Oid		   *databases;
 	int			ndatabases;
 
@@ -171,7 +271,7 @@ TdeKeysStartup(void)
 	{
 		if (errno == ENOENT)
 		{
-			if (will_recover())
+			if (recovers)
 				pg_atomic_fetch_or_u32(&tde_store->active,
 									   TDE_ACTIVE_RECOVERY);
 			return;
@@ -190,13 +290,13 @@ TdeKeysStartup(void)
 	tde_provider_wait_reset();
 
 	remove_temp_files(TDE_GLOBAL_DIR);
-	load_scope(TDE_SCOPE_DEFAULT, InvalidOid);
-	load_scope(TDE_SCOPE_SERVER, InvalidOid);
+	load_scope(TDE_SCOPE_SERVER, InvalidOid, recovers, &asking);
+	load_scope(TDE_SCOPE_DEFAULT, InvalidOid, recovers, &asking);
 	databases = tde_list_databases(&ndatabases);
 	for (int i = 0; i < ndatabases; i++)
 	{
 		remove_temp_files_of(databases[i]);
-		load_scope(TDE_SCOPE_DATABASE, databases[i]);
+		load_scope(TDE_SCOPE_DATABASE, databases[i], recovers, &asking);
 		tde_registry_compact(databases[i]);
 		if (!DataChecksumsEnabled())
 			tde_list_key_files(databases[i], refuse_cbc_key, NULL);

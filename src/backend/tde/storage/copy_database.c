@@ -305,6 +305,10 @@ TdeCopyFile(const char *from, const char *to)
 	fork.dst.locator.relNumber = number;
 	fork.dst.backend = INVALID_PROC_NUMBER;
 
+	/* of a database that was given up there is nothing to be copied */
+	if (InRecovery && (TdeIsGivenUp(&fork.src) || TdeIsGivenUp(&fork.dst)))
+		return true;
+
 	if (bsearch(&number, copy->numbers, copy->nkeys, sizeof(RelFileNumber),
 				compare_numbers) != NULL)
 	{

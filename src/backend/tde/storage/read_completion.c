@@ -43,6 +43,7 @@ typedef struct ReadSlot
 {
 	uint64		generation;		/* of the handle; 0: slot is not in use */
 	bool		encrypted;		/* key is valid */
+	bool		zero;			/* the pages are given up */
 	bool		zero_stranger;	/* another relation's page may be zeroed */
 	uint8		failed_status;	/* TdePageStatus of the first failure */
 	uint8		failed_offset;	/* of its block in the read */
@@ -92,15 +93,17 @@ TdeAioShmemInit(void)
 
 /*
  * A read is about to be staged: remember the relation's key, or that it has
- * none, for its completion.
+ * none, for its completion; or that whatever is read is to become zeros.
  */
 void
-TdeStartRead(PgAioHandle *ioh, ForkNumber forknum, const TdeRelationKey *key)
+TdeStartRead(PgAioHandle *ioh, ForkNumber forknum, const TdeRelationKey *key,
+			 bool zero)
 {
 	ReadSlot   *slot = &read_slots[pgaio_io_get_id(ioh)];
 
 	slot->generation = ioh->generation;
 	slot->failed_status = TDE_PAGE_OK;
+	slot->zero = zero;
 	slot->encrypted = (key != NULL);
 	if (key != NULL)
 		tde_copy_relation_key(&slot->key, key);
@@ -138,6 +141,11 @@ TdeDecryptReadPage(PgAioTargetData *td, uint8 buf_off, void *page)
 		slot->generation = ioh->generation;
 	}
 
+	if (unlikely(slot->zero))
+	{
+		memset(page, 0, BLCKSZ);
+		return true;
+	}
 	status = TdeDecryptPage(slot->encrypted ? &slot->key : NULL, page,
 							blocknum, td->smgr.forkNum);
 	if (likely(status == TDE_PAGE_OK))

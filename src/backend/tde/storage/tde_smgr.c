@@ -26,6 +26,7 @@
 #include "storage/bufmgr.h"
 #include "storage/checksum.h"
 #include "storage/md.h"
+#include "storage/proc.h"
 #include "storage_internal.h"
 #include "tde/smgr.h"
 
@@ -36,6 +37,40 @@ static inline const TdeRelationKey *
 relation_key(SMgrRelation reln)
 {
 	return TdeIsActive() ? TdeGetRelationKey(&reln->smgr_rlocator) : NULL;
+}
+
+/*
+ * Is replay to leave the relation alone, because its database was given up?
+ */
+static inline bool
+replay_skips(SMgrRelation reln)
+{
+	return InRecovery && TdeIsActive() && TdeIsGivenUp(&reln->smgr_rlocator);
+}
+
+bool
+TdeReplaySkips(RelFileLocator locator)
+{
+	RelFileLocatorBackend rlocator = {
+		.locator = locator,
+		.backend = INVALID_PROC_NUMBER
+	};
+
+	return TdeIsActive() && TdeIsGivenUp(&rlocator);
+}
+
+/*
+ * smgr_nblocks.  Replay may have left pages in shared buffers of a relation
+ * that was given up, or pages of zeros on disk: no session is to find them.
+ */
+BlockNumber
+tde_smgr_nblocks(SMgrRelation reln, ForkNumber forknum)
+{
+	if (MyProc != NULL && MyProc->databaseId != InvalidOid &&
+		TdeIsActive() && TdeIsGivenUp(&reln->smgr_rlocator))
+		(void) relation_key(reln);
+
+	return mdnblocks(reln, forknum);
 }
 
 /*
@@ -65,8 +100,15 @@ void
 tde_smgr_extend(SMgrRelation reln, ForkNumber forknum, BlockNumber blocknum,
 				const void *buffer, bool skipFsync)
 {
-	const TdeRelationKey *key = relation_key(reln);
+	const TdeRelationKey *key;
 
+	if (replay_skips(reln))
+	{
+		mdzeroextend(reln, forknum, blocknum, 1, skipFsync);
+		return;
+	}
+
+	key = relation_key(reln);
 	if (key != NULL)
 		TdeEncryptPages(key, reln, forknum, blocknum, &buffer, 1, &buffer);
 
@@ -81,7 +123,8 @@ void
 tde_smgr_zeroextend(SMgrRelation reln, ForkNumber forknum,
 					BlockNumber blocknum, int nblocks, bool skipFsync)
 {
-	(void) relation_key(reln);
+	if (!replay_skips(reln))
+		(void) relation_key(reln);
 
 	mdzeroextend(reln, forknum, blocknum, nblocks, skipFsync);
 }
@@ -93,8 +136,13 @@ void
 tde_smgr_writev(SMgrRelation reln, ForkNumber forknum, BlockNumber blocknum,
 				const void **buffers, BlockNumber nblocks, bool skipFsync)
 {
-	const TdeRelationKey *key = relation_key(reln);
+	const TdeRelationKey *key;
 
+	/* what replay did to it before it had to leave it, whoever writes it */
+	if (TdeIsActive() && TdeIsGivenUp(&reln->smgr_rlocator))
+		return;
+
+	key = relation_key(reln);
 	if (key == NULL)
 	{
 		mdwritev(reln, forknum, blocknum, buffers, nblocks, skipFsync);
@@ -167,8 +215,16 @@ void
 tde_smgr_readv(SMgrRelation reln, ForkNumber forknum, BlockNumber blocknum,
 			   void **buffers, BlockNumber nblocks)
 {
-	const TdeRelationKey *key = relation_key(reln);
+	const TdeRelationKey *key;
 
+	if (replay_skips(reln))
+	{
+		for (BlockNumber i = 0; i < nblocks; i++)
+			memset(buffers[i], 0, BLCKSZ);
+		return;
+	}
+
+	key = relation_key(reln);
 	mdreadv(reln, forknum, blocknum, buffers, nblocks);
 
 	for (BlockNumber i = 0; i < nblocks; i++)
@@ -182,7 +238,9 @@ void
 tde_smgr_startreadv(PgAioHandle *ioh, SMgrRelation reln, ForkNumber forknum,
 					BlockNumber blocknum, void **buffers, BlockNumber nblocks)
 {
-	if (TdeIsActive())
+	if (replay_skips(reln))
+		TdeStartRead(ioh, forknum, NULL, true);
+	else if (TdeIsActive())
 	{
 		/*
 		 * For the startup process an error is the end, and a process must not
@@ -191,7 +249,8 @@ tde_smgr_startreadv(PgAioHandle *ioh, SMgrRelation reln, ForkNumber forknum,
 		if (InRecovery && TdeRelationKeyIsLost(&reln->smgr_rlocator))
 			pgaio_io_release(ioh);
 
-		TdeStartRead(ioh, forknum, TdeGetRelationKey(&reln->smgr_rlocator));
+		TdeStartRead(ioh, forknum, TdeGetRelationKey(&reln->smgr_rlocator),
+					 false);
 	}
 
 	mdstartreadv(ioh, reln, forknum, blocknum, buffers, nblocks);
@@ -224,5 +283,6 @@ TdeRedoCreateMissing(SMgrRelation reln, ForkNumber forknum)
 bool
 TdeWriteEncrypts(SMgrRelation reln)
 {
-	return relation_key(reln) != NULL;
+	return (TdeIsActive() && TdeIsGivenUp(&reln->smgr_rlocator)) ||
+		relation_key(reln) != NULL;
 }

@@ -90,6 +90,7 @@ static uint8 *
 server_scope(TdeId *generation, uint8 *scope_key, size_t *len)
 {
 	char		reason[256];
+	char		problem[TDE_REASON_LEN];
 	char		path[MAXPGPATH];
 	TdeScope   *scope;
 	TdeScope	single;
@@ -115,10 +116,17 @@ server_scope(TdeId *generation, uint8 *scope_key, size_t *len)
 	single.ngenerations = 1;
 	*generation = single.generations->id;
 	if (!tde_generation_key(generation, scope_key))
+	{
+		bool		known = tde_scope_is_unavailable(TDE_SCOPE_SERVER,
+													 InvalidOid, problem);
+
 		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("WAL cannot be encrypted: the server's scope key is not available"),
-				 errdetail("It is in file \"%s\".", path)));
+				 known ? errdetail("The reason is: %s.", problem) :
+				 errdetail("It is in file \"%s\".", path),
+				 errhint("Start the server when the key provider returns the key; if it has moved, tell the server with pg_tde_change_key_provider.")));
+	}
 	encoded = palloc(tde_scope_encoded_size(1));
 	*len = tde_scope_encode(&single, encoded);
 	tde_scope_free(scope);

@@ -80,7 +80,15 @@ unwrap(const uint8 *record, size_t len, TdeWalEpoch *epoch,
 	if (!tde_generation_key(&epoch->generation, scope_key))
 	{
 		char		path[MAXPGPATH];
+		char		reason[TDE_REASON_LEN];
 
+		if (tde_scope_is_unavailable(TDE_SCOPE_SERVER, InvalidOid, reason))
+		{
+			snprintf(problem, problem_size,
+					 _("the server's scope key that it is under is not available: %s"),
+					 reason);
+			return TDE_WAL_KEY_UNUSABLE;
+		}
 		tde_scope_path(TDE_SCOPE_SERVER, InvalidOid, path);
 		snprintf(problem, problem_size,
 				 _("the server's scope key that it is under is not in file \"%s\""),
@@ -309,7 +317,7 @@ make_generation_resident(const TdeWalEpoch *epoch)
 	if (scope == NULL)
 		elog(PANIC, "invalid scope in the record of a WAL epoch: %s", reason);
 	tde_provider_wait_reset();
-	(void) tde_scope_make_resident(scope, FATAL);
+	(void) tde_scope_make_resident(scope, FATAL, NULL);
 	tde_scope_free(scope);
 }
 

@@ -343,8 +343,17 @@ foreach my $case (
 	$node->start;
 	like(slurp_file($node->logfile, $from), $warning, "$what: said at start")
 	  if $warning;
-	fails($_, undef, undef, $no_generation, "$what: $_")
-	  foreach ('TABLE victim', "INSERT INTO victim (b) VALUES ('$canary')");
+	foreach my $query ('TABLE victim', "INSERT INTO victim (b) VALUES ('$canary')")
+	{
+		if (!$warning)
+		{
+			fails($query, undef, undef, $no_generation, "$what: $query");
+			next;
+		}
+		my ($ret, $out, $err) = $node->psql('postgres', $query);
+		like($err, qr/ERROR:  encryption key of relation "[^"]+" is not available\nDETAIL:  The reason is: key file "\Q$scope\E" cannot be used: /,
+			"$what: $query");
+	}
 	is(rows('plain'), $rows{plain}, "$what: plain tables can be read");
 	is(rows('stranger', 'other'), $rows{stranger}, "$what: another database can be read");
 

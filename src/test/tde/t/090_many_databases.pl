@@ -218,6 +218,38 @@ timed('verification in every database',
 is(calls('fetch'), $databases, 'one call for each verification');
 is(sum_of(everywhere('SELECT a FROM t5')), $databases, 'all are readable');
 
+# Some have another provider, one and the same, which is away: the others answer,
+# and it is not asked for each.
+my $lost = $databases > 20 ? 20 : $databases - 1;
+my $lost_ring = $node->basedir . '/lost ring';
+foreach my $n (1 .. $lost)
+{
+	$node->safe_psql(
+		"d$n", qq{
+		SELECT pg_tde_add_database_key_provider_file('lost', '$lost_ring');
+		SELECT pg_tde_create_key_using_database_key_provider('lost$n', 'lost');
+		SELECT pg_tde_set_key_using_database_key_provider('lost$n', 'lost')});
+}
+rename($lost_ring, "$lost_ring.away") or die;
+timed('restart, a provider is away', sub { $node->restart });
+my ($failures, $successes) = split /\|/, $node->safe_psql('template1',
+	q{SELECT sum(failures), sum(calls - failures)
+	FROM pg_stat_tde_providers WHERE operation = 'fetch'});
+# once by the start, and then now and then by the worker
+cmp_ok($failures, '>=', 1, 'the provider that is away was asked');
+cmp_ok($failures, '<', $lost, 'but not for each of its databases');
+is($successes, $databases - $lost + 2, 'one call for each principal key that is there');
+$node->safe_psql("d$_", 'SELECT a FROM t5') foreach ($lost + 1 .. $databases);
+pass('all others answer');
+my (undef, undef, $lost_error) = $node->psql('d1', 'SELECT a FROM t5');
+like($lost_error, qr/principal key "lost1" cannot be had from key provider "lost"/,
+	'one that does not says why');
+$node->safe_psql("d$_", "SELECT pg_tde_change_database_key_provider_file('lost', '$lost_ring.away')")
+  foreach (1 .. $lost);
+is(sum_of(everywhere('SELECT a FROM t5')), $databases,
+	'repaired in SQL, all are readable');
+calls('fetch');
+
 # Monitoring, when there is most to see
 foreach my $view (
 	split /\n/,

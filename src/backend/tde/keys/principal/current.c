@@ -43,8 +43,5 @@ tde_current_generation(Oid dbOid, TdeId *id, uint8 *key)
 	if (!tde_find_current_generation(dbOid, RecoveryInProgress(), id))
 		elog(ERROR, "database %u has no scope key", dbOid);
 	if (!tde_generation_key(id, key))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("scope key of database %u is not available", dbOid),
-				 errhint("See the server log for what was wrong with it when the server started.")));
+		tde_database_keys_unavailable(dbOid);
 }

@@ -36,6 +36,10 @@ extern void tde_scope_follow_default(Oid dbOid);
 extern void tde_ensure_scope(Oid dbOid);
 extern void tde_current_generation(Oid dbOid, TdeId *id, uint8 *key);
 
+/* ---- scopes that were unavailable (retry.c) ---- */
+
+extern void tde_retry_unavailable(Oid dbOid, const TdePrincipalRef *ref);
+
 /* ---- use (use.c) ---- */
 
 /* A principal key in use, and what for. */

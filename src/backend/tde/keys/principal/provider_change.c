@@ -237,6 +237,7 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 	TdeProviderList *list;
 	List	   *verified = NIL;
 	List	   *users;
+	TdePrincipalRef ref;
 
 	provider = must_find(TdeGetProviders(dbOid), name);
 	make_provider(&changed, dbOid, provider->id, type, name, options);
@@ -265,6 +266,11 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 	tde_providers_log_and_store(list);
 	LWLockRelease(&tde_store->lock);
 	tde_free_provider_users(users);
+
+	memset(&ref, 0, sizeof(ref));
+	ref.provider_id = changed.id;
+	ref.provider_uuid = changed.uuid;
+	tde_retry_unavailable(dbOid, &ref);
 }
 
 /*

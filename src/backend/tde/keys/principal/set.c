@@ -221,7 +221,7 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	for (;;)
 	{
 		make_ref(provider_db, provider_name, key_name, &ref, &provider);
-		(void) tde_principal_fetch(provider_db, &ref, key, ERROR);
+		(void) tde_principal_fetch(provider_db, &ref, key, ERROR, NULL);
 		tde_require_active(provider_db, &provider, key_name, key);
 
 		tde_rotation_phase(TDE_ROTATION_WAITING, 0);
@@ -269,10 +269,31 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 		tde_scope_free(scopes[i]);
 }
 
+/*
+ * The provider has answered: it may have the keys of others, too, that were
+ * not to be had.
+ */
+static void
+retry_in_provider(Oid provider_db, const char *provider_name,
+				  const char *key_name)
+{
+	TdePrincipalRef ref;
+	TdeProvider provider;
+
+	if (!tde_any_trouble())
+		return;
+	make_ref(provider_db, provider_name, key_name, &ref, &provider);
+	tde_retry_unavailable(provider_db, &ref);
+}
+
 void
 TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 				   const char *provider_name, const char *key_name)
 {
+	/* what is there already comes along */
+	if (tde_scope_is_unavailable(kind, dbOid, NULL))
+		tde_retry_unavailable(dbOid, NULL);
+
 	tde_rotation_begin(kind, key_name, provider_name);
 	PG_ENSURE_ERROR_CLEANUP(tde_rotation_end, (Datum) 0);
 	{
@@ -280,6 +301,7 @@ TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(tde_rotation_end, (Datum) 0);
 	tde_rotation_end(0, (Datum) 0);
+	retry_in_provider(provider_db, provider_name, key_name);
 }
 
 static void
@@ -319,7 +341,7 @@ tde_scope_principal(TdeScope *scope, TdePrincipalKey *key)
 	if (tde_principal_get(provider_db, ref, key) && opens_scope(scope, key))
 		return;
 
-	(void) tde_principal_fetch(provider_db, ref, key, ERROR);
+	(void) tde_principal_fetch(provider_db, ref, key, ERROR, NULL);
 	if (!opens_scope(scope, key))
 	{
 		tde_wipe(key, sizeof(*key));
@@ -484,10 +506,12 @@ TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid)
 	key = tde_secure_palloc(sizeof(TdePrincipalKey));
 	(void) tde_principal_fetch(scope->principal.provider_id > 0 ?
 							   scope->dbOid : InvalidOid,
-							   &scope->principal, key, ERROR);
+							   &scope->principal, key, ERROR, NULL);
 	ok = opens_scope(scope, key);
 	tde_secure_pfree(key);
 	if (!ok)
 		fail_other_key(&scope->principal);
+	tde_retry_unavailable(scope->principal.provider_id > 0 ?
+						  scope->dbOid : InvalidOid, &scope->principal);
 	tde_scope_free(scope);
 }

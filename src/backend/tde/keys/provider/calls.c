@@ -130,6 +130,8 @@ write_line(StringInfo line)
 	pfree(line->data);
 }
 
+bool		tde_retries_forever = false;
+
 static void
 log_call(TdeProviderOperation operation, const TdeProvider *provider,
 		 const char *key_name, TdeKeyringStatus status, int64 elapsed)
@@ -138,10 +140,11 @@ log_call(TdeProviderOperation operation, const TdeProvider *provider,
 	StringInfoData line;
 
 	/*
-	 * A start that waits for a provider asks every second, and says so in its
-	 * own way: here the first failure and the success are enough.
+	 * A start that waits for a provider asks every second, and the worker that
+	 * brings keys back every few seconds; they say so in their own way: here the
+	 * first failure and the success are enough.
 	 */
-	if (AmStartupProcess())
+	if (AmStartupProcess() || tde_retries_forever)
 	{
 		if (status != TDE_KEYRING_OK && status == last_status)
 			return;

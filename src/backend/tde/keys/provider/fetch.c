@@ -3,10 +3,11 @@
  * fetch.c
  *	  Asking a provider for a principal key, and waiting for it at a start.
  *
- * A session that asks gets an answer or an error.  The startup process, which
- * cannot go on without the key, waits for a provider that does not answer: for
- * pg_tde.key_wait_timeout in all, counted from the first failure to the next
- * success.  Only a standby that serves queries waits as long as it takes,
+ * A session that asks gets an answer or an error.  The startup process, where
+ * it may need the key, waits for a provider that does not answer: for
+ * pg_tde.key_wait_timeout, counted from the first failure to the next success;
+ * when the server starts, in all for all keys.  Then it goes on without the
+ * key if it can.  Only a standby that serves queries waits as long as it takes,
  * until it is asked to promote; giving up would take the queries away and
  * bring nothing.  A promotion cannot leave the record out that needs the key.
  *
@@ -113,7 +114,7 @@ tde_provider_wait_reset(void)
  */
 static bool
 wait_for_provider(const TdeProvider *provider, const char *key_name,
-				  const TdeKeyringError *error)
+				  const TdeKeyringError *error, bool can_do_without)
 {
 	static uint32 wait_event = 0;
 	TimestampTz now = GetCurrentTimestamp();
@@ -148,6 +149,9 @@ wait_for_provider(const TdeProvider *provider, const char *key_name,
 				 errhint("Replay goes on when the key provider returns the key.") :
 				 tde_key_wait_timeout < 0 ?
 				 errhint("The server goes on when the key provider returns the key.") :
+				 can_do_without ?
+				 errhint("The server goes on when the key provider returns the key, or without it after %d s (\"%s\").",
+						 tde_key_wait_timeout, "pg_tde.key_wait_timeout") :
 				 errhint("The server goes on when the key provider returns the key, and gives up after %d s (\"%s\").",
 						 tde_key_wait_timeout, "pg_tde.key_wait_timeout")));
 		wait_reported = now;
@@ -166,17 +170,71 @@ wait_for_provider(const TdeProvider *provider, const char *key_name,
 	return true;
 }
 
+/* ---- providers that failed, of one who asks for many keys ---- */
+
+typedef struct TdeFailedProvider
+{
+	struct TdeFailedProvider *next;
+	TdeProvider provider;
+	TdeKeyringError error;
+} TdeFailedProvider;
+
+/*
+ * Has this provider failed before?  Two of the same type with the same options
+ * are one.
+ */
+static bool
+has_failed(const TdeAsking *asking, const TdeProvider *provider,
+		   TdeKeyringError *error)
+{
+	for (TdeFailedProvider *f = asking ? asking->failed : NULL; f; f = f->next)
+	{
+		if (strcmp(f->provider.type, provider->type) == 0 &&
+			strcmp(f->provider.options, provider->options) == 0)
+		{
+			*error = f->error;
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * What it says of a single key says nothing of the next one.
+ */
+static void
+note_failed(TdeAsking *asking, const TdeProvider *provider,
+			const TdeKeyringError *error)
+{
+	TdeFailedProvider *f;
+
+	switch (error->status)
+	{
+		case TDE_KEYRING_UNREACHABLE:
+		case TDE_KEYRING_BAD_OPTIONS:
+		case TDE_KEYRING_BAD_DATA:
+			break;
+		default:
+			return;
+	}
+	f = palloc(sizeof(TdeFailedProvider));
+	f->next = asking->failed;
+	f->provider = *provider;
+	f->error = *error;
+	asking->failed = f;
+}
+
 /*
  * Ask the provider of a principal key for it; see tde_provider_candidates().
  * Returns false after a report below ERROR.  dbOid is that of the provider's
  * list, which need not be readable if the reference says enough.
  *
- * The startup process waits for a provider that the list knows, and for any
- * that it must have the key from.  One that was deleted may be gone for good.
+ * The startup process waits for a provider that it must have the key from, or
+ * where "asking", if it is given, says so.
  */
 bool
 tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
-					TdePrincipalKey *key, int elevel)
+					TdePrincipalKey *key, int elevel, TdeAsking *asking)
 {
 	char	   *problem;
 	TdeProviderList *list = TdeTryGetProviders(dbOid, &problem);
@@ -184,10 +242,15 @@ tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 	int			n = tde_provider_candidates(ref, list, provider);
 	TdeKeyringError error;
 	bool		listed = list && tde_find_named_provider(list, ref);
-	bool		waits = AmStartupProcess() && (listed || elevel >= ERROR);
+	bool		waits = AmStartupProcess() &&
+		(asking ? asking->wait && !asking->time_is_up : elevel >= ERROR);
+	bool		known_to_fail = false;
 
 	if (n == 0)
 	{
+		if (asking)
+			asking->problem = psprintf(_("key provider \"%s\" of principal key \"%s\" does not exist"),
+									   ref->provider_name, ref->key_name);
 		ereport(elevel,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("failed to retrieve principal key \"%s\": key provider \"%s\" does not exist",
@@ -197,23 +260,46 @@ tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
 		return false;
 	}
 
-	while (!ask_candidates(dbOid, provider, n, ref->key_name, key, &error))
+	/* with two candidates, each has its own turn: they are rare */
+	if (n == 1)
+		known_to_fail = has_failed(asking, provider, &error);
+
+	while (known_to_fail ||
+		   !ask_candidates(dbOid, provider, n, ref->key_name, key, &error))
 	{
-		if (waits &&
-			wait_for_provider(provider, ref->key_name, &error))
-			continue;
+		if (waits && !known_to_fail)
+		{
+			if (wait_for_provider(provider, ref->key_name, &error,
+								  elevel < ERROR))
+				continue;
+			if (asking && error.status == TDE_KEYRING_UNREACHABLE)
+				asking->time_is_up = true;
+		}
 
 		CHECK_FOR_INTERRUPTS();
+		if (asking)
+		{
+			if (!known_to_fail)
+				note_failed(asking, provider, &error);
+			asking->problem = psprintf(error.detail[0] ?
+									   _("principal key \"%s\" cannot be had from key provider \"%s\": %s: %s") :
+									   _("principal key \"%s\" cannot be had from key provider \"%s\": %s"),
+									   ref->key_name, provider->name,
+									   error.message, error.detail);
+		}
 		ereport(elevel,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("failed to retrieve principal key \"%s\" from key provider \"%s\"",
 						ref->key_name, provider->name),
 				 tde_errdetail_provider(&error),
-				 AmStartupProcess() && error.hint[0] == '\0' ?
+				 asking && asking->hint ? errhint("%s", asking->hint) :
+				 AmStartupProcess() && error.hint[0] == '\0' &&
+				 elevel >= ERROR ?
 				 errhint("Start the server when the key provider returns the key; if it has moved, tell the server with pg_tde_change_key_provider.") : 0));
 		return false;
 	}
-	tde_provider_wait_reset();
+	if (!asking)
+		tde_provider_wait_reset();
 
 	/* Replay may bring the list to where it knows it; a lost one stays lost. */
 	if (!listed)

@@ -26,6 +26,9 @@ extern void tde_providers_log_and_store(TdeProviderList *list);
 
 /* ---- calls to providers (calls.c) ---- */
 
+/* Of this process: it asks again and again, which is not logged each time. */
+extern bool tde_retries_forever;
+
 extern bool tde_call_cancelled(void *arg);
 extern int	tde_errdetail_provider(const TdeKeyringError *error);
 extern TdeKeyringStatus tde_provider_validate(Oid dbOid,
@@ -71,8 +74,23 @@ extern int	tde_principal_count(void);
 
 /* ---- asking for a principal key (fetch.c) ---- */
 
+/*
+ * Of somebody who asks for many principal keys and can do without some: a
+ * provider that fails is not asked again, and what the startup process waits
+ * counts for all together.  To begin with, all is zero.
+ */
+typedef struct TdeAsking
+{
+	bool		wait;			/* the startup process may wait, this time */
+	bool		time_is_up;		/* it has waited long enough */
+	struct TdeFailedProvider *failed;	/* palloc'd, goes with its context */
+	const char *hint;			/* of the error, if one is raised; or NULL */
+	char	   *problem;		/* out: what failed, palloc'd; a phrase */
+} TdeAsking;
+
 extern bool tde_principal_fetch(Oid dbOid, const TdePrincipalRef *ref,
-								TdePrincipalKey *key, int elevel);
+								TdePrincipalKey *key, int elevel,
+								TdeAsking *asking);
 extern void tde_provider_wait_reset(void);
 
 #endif							/* TDE_PROVIDER_INTERNAL_H */

@@ -110,9 +110,18 @@ tde_draw_key(const RelFileLocator *locator, TdeCipher cipher,
 	key->state = TDE_KEY_ACTIVE;
 	key->created = tde_now();
 
-	tde_current_generation(locator->dbOid, &key->generation, scope_key);
+	/* in a database that was given up it is as good as none */
+	if (RecoveryInProgress() && tde_given_up(locator->dbOid) > key->created)
+		rc = tde_random(key->generation.b, TDE_ID_LEN) != 0 ||
+			tde_random(scope_key, sizeof(scope_key)) != 0;
+	else
+	{
+		tde_current_generation(locator->dbOid, &key->generation, scope_key);
+		rc = 0;
+	}
 
-	rc = tde_random(key->id.b, TDE_ID_LEN);
+	if (rc == 0)
+		rc = tde_random(key->id.b, TDE_ID_LEN);
 	if (rc == 0)
 		rc = tde_generate_key(key->cipher, key->key);
 	if (rc == 0)
@@ -315,7 +324,7 @@ TdeRedoCreateStorage(const RelFileLocator *rlocator, const TdeId *keyid)
 		case TDE_KEYFILE_NONE:
 			strlcpy(reason, _("the file does not exist"), sizeof(reason));
 			break;
-		case TDE_KEYFILE_BAD:
+		default:
 			break;
 	}
 	tde_key_path(rlocator, path);

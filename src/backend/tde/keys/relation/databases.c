@@ -127,7 +127,7 @@ copy_key(const RelFileLocator *src, const RelFileLocator *dst, TdeKey *key,
 		 uint8 *record)
 {
 	uint8		scope_key[TDE_WRAP_KEY_LEN];
-	char		reason[256] = "";
+	char		reason[TDE_REASON_LEN] = "";
 	char		path[MAXPGPATH];
 	int			rc;
 
@@ -138,7 +138,7 @@ copy_key(const RelFileLocator *src, const RelFileLocator *dst, TdeKey *key,
 		case TDE_KEYFILE_NONE:
 			strlcpy(reason, _("the file does not exist"), sizeof(reason));
 			/* FALLTHROUGH */
-		case TDE_KEYFILE_BAD:
+		default:
 			tde_key_path(src, path);
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),

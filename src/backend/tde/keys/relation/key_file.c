@@ -44,6 +44,7 @@ tde_key_file_read(const RelFileLocator *locator, TdeKey *key, bool unwrap,
 {
 	uint8		record[TDE_KEY_RECORD_LEN + 1];
 	uint8		scope_key[TDE_WRAP_KEY_LEN];
+	char		why_not[TDE_REASON_LEN];
 	const char *why;
 	int			len = tde_store_read_key(locator, record, key, &why);
 	int			rc;
@@ -61,8 +62,19 @@ tde_key_file_read(const RelFileLocator *locator, TdeKey *key, bool unwrap,
 	if (!unwrap)
 		return TDE_KEYFILE_OK;
 
+	if (key->created <= tde_given_up(locator->dbOid))
+	{
+		strlcpy(reason, _("the database was given up in recovery"),
+				reason_size);
+		return TDE_KEYFILE_GIVEN_UP;
+	}
 	if (!tde_generation_key(&key->generation, scope_key))
 	{
+		if (tde_scope_is_unavailable(TDE_SCOPE_DATABASE, locator->dbOid, why_not))
+		{
+			strlcpy(reason, why_not, reason_size);
+			return TDE_KEYFILE_UNAVAILABLE;
+		}
 		strlcpy(reason,
 				_("the key that protects it is missing from the keys of its database"),
 				reason_size);

@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "access/xlogutils.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
 #include "relation_internal.h"
@@ -61,25 +62,59 @@ TdeKeysProcessInit(void)
 		local_table_init();
 }
 
+/* Why a key cannot be had. */
+typedef struct Failure
+{
+	TdeKeyFileStatus status;
+	char		reason[TDE_REASON_LEN];
+} Failure;
+
+static int
+give_up_hint(Oid dbOid)
+{
+	return errhint("Start the server when the key provider returns the key; if it has moved, tell the server with pg_tde_change_key_provider. To lose the encrypted relations of the database instead, start the server with \"%s\" set to '%u'.",
+				   "pg_tde.give_up_databases", dbOid);
+}
+
 /*
  * Say that a key cannot be had.  Callable from any process, with or without
  * transaction.
  */
 static void
-report_bad_key(const RelFileLocator *locator, const char *reason)
+report_bad_key(const RelFileLocator *locator, const Failure *failure)
 {
 	char		path[MAXPGPATH];
 	RelPathStr	relpath = relpathperm(*locator, MAIN_FORKNUM);
 
 	tde_key_path(locator, path);
-	ereport(ERROR,
-			(errcode(ERRCODE_DATA_CORRUPTED),
-			 errmsg("could not get the encryption key of relation \"%s\"",
-					relpath.str),
-			 errdetail("Key file \"%s\": %s.", path, reason),
-			 RecoveryInProgress() ?
-			 errhint("Restore the key file from a backup.") :
-			 errhint("Restore the key file from a backup, or drop the relation.")));
+	switch (failure->status)
+	{
+		case TDE_KEYFILE_UNAVAILABLE:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("encryption key of relation \"%s\" is not available",
+							relpath.str),
+					 errdetail("The reason is: %s.", failure->reason),
+					 InRecovery ? give_up_hint(locator->dbOid) :
+					 errhint("When that is repaired, no restart is needed: let the key provider return the key, change the key provider, or restore the file.")));
+			break;
+		case TDE_KEYFILE_GIVEN_UP:
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("relation \"%s\" is lost, because its database was given up in recovery",
+							relpath.str),
+					 errhint("Drop the relation, or restore the database from a backup.")));
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("could not get the encryption key of relation \"%s\"",
+							relpath.str),
+					 errdetail("Key file \"%s\": %s.", path, failure->reason),
+					 RecoveryInProgress() ?
+					 errhint("Restore the key file from a backup.") :
+					 errhint("Restore the key file from a backup, or drop the relation.")));
+	}
 }
 
 /*
@@ -134,8 +169,7 @@ tde_relation_is_plain(const RelFileLocator *locator, char *reason,
  * the key cannot be had.
  */
 static bool
-look_up(const RelFileLocator *locator, LocalEntry *entry,
-		char *reason, size_t reason_size)
+look_up(const RelFileLocator *locator, LocalEntry *entry, Failure *failure)
 {
 	TdeKey		key;
 
@@ -145,12 +179,18 @@ look_up(const RelFileLocator *locator, LocalEntry *entry,
 	entry->state = tde_cache_get(locator, &entry->key, &entry->generation);
 	if (entry->state == TDE_CACHE_EMPTY)
 	{
-		switch (tde_key_file_read(locator, &key, true, reason, reason_size))
+		failure->status = tde_key_file_read(locator, &key, true,
+											failure->reason,
+											sizeof(failure->reason));
+		switch (failure->status)
 		{
 			case TDE_KEYFILE_BAD:
+			case TDE_KEYFILE_UNAVAILABLE:
+			case TDE_KEYFILE_GIVEN_UP:
 				return false;
 			case TDE_KEYFILE_NONE:
-				if (!tde_relation_is_plain(locator, reason, reason_size))
+				if (!tde_relation_is_plain(locator, failure->reason,
+										   sizeof(failure->reason)))
 					return false;
 				entry->state = TDE_CACHE_PLAIN;
 				break;
@@ -178,7 +218,7 @@ local_is_current(const LocalEntry *entry)
  * NULL with a reason if its key cannot be had.
  */
 static LocalEntry *
-find_local(const RelFileLocator *locator, char *reason, size_t reason_size)
+find_local(const RelFileLocator *locator, Failure *failure)
 {
 	static uint32 next_victim = 0;
 	uint32		hash = locator->relNumber * 2654435761u ^
@@ -209,7 +249,7 @@ find_local(const RelFileLocator *locator, char *reason, size_t reason_size)
 	}
 	if (place == NULL)
 		place = &set[next_victim++ % LOCAL_WAYS];
-	return look_up(locator, place, reason, reason_size) ? place : NULL;
+	return look_up(locator, place, failure) ? place : NULL;
 }
 
 void
@@ -229,7 +269,7 @@ TdeGetRelationKey(const RelFileLocatorBackend *rlocator)
 {
 	const RelFileLocator *locator = &rlocator->locator;
 	LocalEntry *entry;
-	char		reason[256];
+	Failure		failure;
 
 	/* Shared relations are never encrypted. */
 	if (!TdeIsActive() || !OidIsValid(locator->dbOid))
@@ -247,9 +287,9 @@ TdeGetRelationKey(const RelFileLocatorBackend *rlocator)
 		return key;
 	}
 
-	entry = find_local(locator, reason, sizeof(reason));
+	entry = find_local(locator, &failure);
 	if (entry == NULL)
-		report_bad_key(locator, reason);
+		report_bad_key(locator, &failure);
 	return entry->state == TDE_CACHE_KEY ? &entry->key : NULL;
 }
 
@@ -261,7 +301,7 @@ TdeRelationHasKey(const RelFileLocatorBackend *rlocator)
 {
 	const RelFileLocator *locator = &rlocator->locator;
 	LocalEntry *entry;
-	char		reason[256];
+	Failure		failure;
 
 	if (!TdeIsActive() || !OidIsValid(locator->dbOid))
 		return false;
@@ -271,19 +311,39 @@ TdeRelationHasKey(const RelFileLocatorBackend *rlocator)
 
 		return tde_temp_key_find(locator, &lost) != NULL || lost;
 	}
-	entry = find_local(locator, reason, sizeof(reason));
+	entry = find_local(locator, &failure);
 	return entry == NULL || entry->state == TDE_CACHE_KEY;
 }
 
 bool
 TdeRelationKeyIsLost(const RelFileLocatorBackend *rlocator)
 {
-	char		reason[256];
+	Failure		failure;
 
 	if (!TdeIsActive() || !OidIsValid(rlocator->locator.dbOid) ||
 		RelFileLocatorBackendIsTemp(*rlocator))
 		return false;
-	return find_local(&rlocator->locator, reason, sizeof(reason)) == NULL;
+	return find_local(&rlocator->locator, &failure) == NULL;
+}
+
+bool
+TdeDatabaseInTrouble(Oid dbOid)
+{
+	return tde_any_trouble() &&
+		(tde_given_up(dbOid) != 0 ||
+		 tde_scope_is_unavailable(TDE_SCOPE_DATABASE, dbOid, NULL));
+}
+
+bool
+TdeIsGivenUp(const RelFileLocatorBackend *rlocator)
+{
+	Failure		failure;
+
+	return tde_any_trouble() && OidIsValid(rlocator->locator.dbOid) &&
+		!RelFileLocatorBackendIsTemp(*rlocator) &&
+		tde_given_up(rlocator->locator.dbOid) != 0 &&
+		find_local(&rlocator->locator, &failure) == NULL &&
+		failure.status == TDE_KEYFILE_GIVEN_UP;
 }
 
 bool

@@ -93,6 +93,8 @@ typedef enum TdeKeyFileStatus
 	TDE_KEYFILE_NONE,			/* there is none */
 	TDE_KEYFILE_OK,
 	TDE_KEYFILE_BAD,			/* cannot be used; see reason */
+	TDE_KEYFILE_UNAVAILABLE,	/* its scope key cannot be had; see reason */
+	TDE_KEYFILE_GIVEN_UP,		/* the database was, in recovery */
 } TdeKeyFileStatus;
 
 extern TdeKeyFileStatus tde_key_file_read(const RelFileLocator *locator,

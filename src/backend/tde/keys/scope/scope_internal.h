@@ -34,15 +34,45 @@ extern void tde_scopes_check_room(TdeScope **scopes, int nscopes);
 extern void tde_scope_publish(const TdeScope *scope);
 extern void tde_scope_unpublish(TdeScopeKind kind, Oid dbOid);
 
+/* ---- scopes in trouble (unavailable.c, given_up.c) ---- */
+
+/* What is said of why a scope is unavailable, at most. */
+#define TDE_REASON_LEN			1024
+
+typedef struct TdeScopeName
+{
+	TdeScopeKind kind;
+	Oid			dbOid;
+} TdeScopeName;
+
+extern void TdeUnavailableShmemInit(int tranche);
+extern bool tde_any_trouble(void);
+extern void tde_scope_note_unavailable(TdeScopeKind kind, Oid dbOid,
+									   const char *reason);
+extern void tde_scope_note_available(TdeScopeKind kind, Oid dbOid);
+extern bool tde_scope_is_unavailable(TdeScopeKind kind, Oid dbOid,
+									 char *reason);
+extern TdeScopeName *tde_list_unavailable(int *n);
+extern void tde_note_given_up(Oid dbOid, uint64 until);
+extern uint64 tde_given_up(Oid dbOid);
+extern void tde_forget_trouble(Oid dbOid);
+extern bool tde_load_given_up(Oid dbOid);
+extern void tde_give_up(Oid dbOid);
+extern void tde_end_given_up(Oid dbOid);
+
 /* ---- scopes (scopes.c) ---- */
 
 extern TdeScope *tde_scope_new(TdeScopeKind kind, Oid dbOid);
 extern void tde_scope_add_generation(TdeScope *scope);
 extern TdeScope *tde_scope_read(TdeScopeKind kind, Oid dbOid,
 								char *reason, size_t reason_size);
+extern TdeScope *tde_scope_try_read(TdeScopeKind kind, Oid dbOid,
+									char *reason, size_t reason_size);
+pg_noreturn extern void tde_database_keys_unavailable(Oid dbOid);
 extern void tde_scope_fill_keys(TdeScope *scope);
 extern bool tde_scope_is_resident(const TdeScope *scope);
-extern bool tde_scope_make_resident(TdeScope *scope, int elevel);
+extern bool tde_scope_make_resident(TdeScope *scope, int elevel,
+									TdeAsking *asking);
 extern bool tde_scope_is_over(const TdeScope *scope);
 extern void tde_scope_install(const TdeScope *scope);
 extern void tde_scopes_log_and_store(TdeScope **scopes, int nscopes);

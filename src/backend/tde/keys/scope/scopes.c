@@ -104,6 +104,64 @@ tde_scope_read(TdeScopeKind kind, Oid dbOid, char *reason, size_t reason_size)
 }
 
 /*
+ * As tde_scope_read(), but a file that cannot be read at all is a reason too.
+ */
+TdeScope *
+tde_scope_try_read(TdeScopeKind kind, Oid dbOid, char *reason,
+				   size_t reason_size)
+{
+	MemoryContext context = CurrentMemoryContext;
+	TdeScope   *volatile scope = NULL;
+
+	PG_TRY();
+	{
+		scope = tde_scope_read(kind, dbOid, reason, reason_size);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		strlcpy(reason, error->message, reason_size);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	return scope;
+}
+
+/*
+ * Say that a scope key is not there, and why.
+ */
+pg_noreturn static void
+report_unavailable(TdeScopeKind kind, Oid dbOid)
+{
+	char		reason[TDE_REASON_LEN];
+	bool		known = tde_scope_is_unavailable(kind, dbOid, reason);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 kind == TDE_SCOPE_DATABASE ?
+			 errmsg("scope keys of database %u are not available", dbOid) :
+			 errmsg("scope keys of the server are not available"),
+			 known ? errdetail("The reason is: %s.", reason) : 0,
+			 known ?
+			 errhint("When that is repaired, no restart is needed: let the key provider return the key, change the key provider, or restore the file.") :
+			 errhint("See the server log for what was wrong with them when the server started.")));
+	pg_unreachable();
+}
+
+/*
+ * Raise an error that says why the keys of a database are not available.
+ */
+void
+tde_database_keys_unavailable(Oid dbOid)
+{
+	report_unavailable(TDE_SCOPE_DATABASE, dbOid);
+}
+
+/*
  * Fill in the keys of a scope from those that are resident.
  */
 void
@@ -114,11 +172,7 @@ tde_scope_fill_keys(TdeScope *scope)
 		TdeScopeGeneration *gen = &scope->generations[i];
 
 		if (!tde_generation_key(&gen->id, gen->key))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("scope key %u of database %u is not available",
-							gen->number, scope->dbOid),
-					 errhint("See the server log for what was wrong with it when the server started.")));
+			report_unavailable(scope->kind, scope->dbOid);
 	}
 }
 
@@ -155,10 +209,11 @@ tde_scope_is_resident(const TdeScope *scope)
 
 /*
  * Make sure that all keys of a scope are resident, asking the provider of its
- * principal key if one is not.  Returns false after a report below ERROR.
+ * principal key if one is not.  Returns false after a report below ERROR, and
+ * the reason in asking->problem.
  */
 bool
-tde_scope_make_resident(TdeScope *scope, int elevel)
+tde_scope_make_resident(TdeScope *scope, int elevel, TdeAsking *asking)
 {
 	TdePrincipalKey *principal;
 	Oid			provider_db;
@@ -174,7 +229,7 @@ tde_scope_make_resident(TdeScope *scope, int elevel)
 	if (!ok)
 	{
 		if (!tde_principal_fetch(provider_db, &scope->principal, principal,
-								 elevel))
+								 elevel, asking))
 		{
 			tde_secure_pfree(principal);
 			return false;
@@ -189,6 +244,10 @@ tde_scope_make_resident(TdeScope *scope, int elevel)
 		char		path[MAXPGPATH];
 
 		tde_scope_path(scope->kind, scope->dbOid, path);
+		if (asking)
+			asking->problem = psprintf(_("principal key \"%s\" from key provider \"%s\" is not the key that was in use"),
+									   scope->principal.key_name,
+									   scope->principal.provider_name);
 		ereport(elevel,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("principal key \"%s\" from key provider \"%s\" is not the key that was in use",

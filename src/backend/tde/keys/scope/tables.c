@@ -385,6 +385,8 @@ tde_scope_publish(const TdeScope *scope)
 		slot->current = scope->generations[scope->ngenerations - 1].id;
 	}
 	LWLockRelease(&scope_shared->lock);
+	if (tde_any_trouble() && tde_scope_is_resident(scope))
+		tde_scope_note_available(scope->kind, scope->dbOid);
 	if (slot == NULL)
 		elog(ERROR, "no room for the scope of database %u", scope->dbOid);
 	pg_atomic_fetch_or_u32(&tde_store->active, TDE_ACTIVE);
@@ -403,6 +405,8 @@ tde_scope_unpublish(TdeScopeKind kind, Oid dbOid)
 		scope_shared->nscopes--;
 	}
 	LWLockRelease(&scope_shared->lock);
+	if (kind == TDE_SCOPE_DATABASE)
+		tde_forget_trouble(dbOid);
 }
 
 /*
