@@ -330,6 +330,24 @@ AS 'MODULE_PATHNAME';
 REVOKE ALL ON FUNCTION pg_tde_default_key_info() FROM PUBLIC;
 
 --
+-- Keys that belong to no relation
+--
+
+CREATE FUNCTION pg_tde_orphaned_keys(OUT tablespace oid, OUT file_number oid, OUT key_id text, OUT created timestamptz)
+RETURNS SETOF record
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+
+REVOKE ALL ON FUNCTION pg_tde_orphaned_keys() FROM PUBLIC;
+
+CREATE FUNCTION pg_tde_remove_orphaned_keys()
+RETURNS int
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+
+REVOKE ALL ON FUNCTION pg_tde_remove_orphaned_keys() FROM PUBLIC;
+
+--
 -- For everybody
 --
 

@@ -20,6 +20,7 @@
 
 #include "access/xlogreader.h"
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 #include "port/atomics.h"
 #include "storage/relfilelocator.h"
 #include "tde/cipher.h"
@@ -144,6 +145,29 @@ extern void TdeRedoCreateStorage(const RelFileLocator *rlocator,
 
 /* Is a number taken by a key that is waiting for its removal? */
 extern bool TdeKeyFileExists(const RelFileLocator *rlocator);
+
+/* A key of the current database that belongs to no relation. */
+typedef struct TdeOrphanedKey
+{
+	RelFileLocator locator;
+	TdeId		id;
+	uint64		created;		/* microseconds since 1970 */
+} TdeOrphanedKey;
+
+/*
+ * Those that pg_class has no file number of, that have no data file and do not
+ * wait for their removal; a palloc'd list.  A key that is being made in this
+ * moment can be among them.
+ */
+extern List *TdeListOrphanedKeys(void);
+
+/*
+ * Wait for the other transactions of this database to end, queue the orphans
+ * for removal and take a checkpoint; returns how many are gone after it, and
+ * says if a base backup holds others up.  Not in recovery, nor in a
+ * transaction that has an ID.
+ */
+extern int	TdeRemoveOrphanedKeys(void);
 
 /*
  * The files of a database in one tablespace are about to be copied: make a key

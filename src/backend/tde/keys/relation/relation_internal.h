@@ -147,5 +147,6 @@ extern bool tde_removal_is_queued(const RelFileLocator *locator);
 extern void tde_queue_key_removal(const RelFileLocator *locator,
 								  XLogRecPtr lsn);
 extern XLogRecPtr tde_current_lsn(bool isRedo);
+extern bool tde_data_file_is_gone(const RelFileLocator *locator);
 
 #endif							/* TDE_RELATION_INTERNAL_H */

@@ -20,7 +20,7 @@
  * a shutdown what is left of it is lost: keys whose removal a base backup held
  * up, or a crash.  (A drop behind the redo pointer is replayed at the next
  * start, and queued again.)  Such a key is an orphan of 256 bytes, which stays
- * until a superuser has the orphans removed.
+ * until a superuser has the orphans removed (orphans.c).
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -129,11 +129,11 @@ holds_key(const RelFileLocator *locator, const TdeId *id)
 
 /*
  * Is the relation's file gone?  A drop leaves it behind, empty, until a
- * checkpoint.  This can only put a removal off; the reason for it is the
- * drop.
+ * checkpoint.  This can only put a removal off; it is never the reason for
+ * one.
  */
-static bool
-file_is_gone(const RelFileLocator *locator)
+bool
+tde_data_file_is_gone(const RelFileLocator *locator)
 {
 	struct stat st;
 
@@ -157,7 +157,7 @@ remove_key(const TdeRemoval *removal)
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);
 	if (holds_key(locator, &removal->id))
 	{
-		done = file_is_gone(locator);
+		done = tde_data_file_is_gone(locator);
 		if (done)
 		{
 			/* without this word the missing key would only count as lost */
