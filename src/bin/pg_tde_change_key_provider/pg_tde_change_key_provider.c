@@ -292,8 +292,8 @@ read_list(Oid dbOid)
 }
 
 /*
- * Put a provider in its place among the others, which are in the order of their
- * numbers' magnitude.  There is room for it.
+ * Put a provider in its place among the others, which are in the order of
+ * their numbers' magnitude.  There is room for it.
  */
 static void
 insert_provider(TdeProviderList *list, const TdeProvider *provider)

@@ -179,7 +179,7 @@ open_server_scope(const uint8 *data, size_t len, const char *path)
 		return damaged(path, reason);
 	if (!tde_fe_open_scope(scope, providers, &problem, &hint))
 	{
-		/* the lack of a list only counts if the scope does not make up for it */
+		/* the lack of a list counts if the scope does not make up for it */
 		if (providers == NULL && scope->principal.provider_type[0] == '\0')
 			problem = providers_problem;
 		tde_scope_free(scope);

@@ -77,8 +77,8 @@ extern TdeScope *tde_store_read_scope(TdeScopeKind kind, Oid dbOid,
 /* ---- lists of providers (read_providers.c) ---- */
 
 /*
- * Decode a list; palloc'd, with room for one more.  NULL with a reason if it is
- * damaged.  InvalidOid is the global list.
+ * Decode a list; palloc'd, with room for one more.  NULL with a reason if it
+ * is damaged.  InvalidOid is the global list.
  */
 extern TdeProviderList *tde_providers_parse(const uint8 *data, size_t len,
 											Oid dbOid, const char **reason);
@@ -92,10 +92,10 @@ extern TdeProvider *tde_find_provider(const TdeProviderList *list,
 /* ---- keys of relations (read_key.c) ---- */
 
 /*
- * Read the key file of a relation and decode it; allocates nothing.  The record
- * as it is goes to "record", for tde_key_record_unwrap(), with the returned
- * length.  0 if there is no such file; -1 with a reason, which is NULL where
- * errno has it.
+ * Read the key file of a relation and decode it; allocates nothing.  The
+ * record as it is goes to "record", for tde_key_record_unwrap(), with the
+ * returned length.  0 if there is no such file; -1 with a reason, which is
+ * NULL where errno has it.
  */
 extern int	tde_store_read_key(const RelFileLocator *locator,
 							   uint8 record[TDE_KEY_RECORD_LEN + 1],
@@ -120,8 +120,8 @@ extern bool tde_store_list_keys(Oid dbOid,
 /* ---- epochs of WAL (find_epoch.c) ---- */
 
 /*
- * Read a file of epochs, which is whole; palloc'd, with the number of epochs in
- * it.  NULL with a problem.
+ * Read a file of epochs, which is whole; palloc'd, with the number of epochs
+ * in it.  NULL with a problem.
  */
 extern uint8 *tde_store_read_epochs(const char *path, size_t *len, int *n,
 									TdeStoreProblem *problem);
@@ -153,9 +153,9 @@ typedef enum TdeDataFileMark
 } TdeDataFileMark;
 
 /*
- * Does the first page of a file bear the mark of an encrypted page?  That there
- * is no page is believed only if the operating system says that there is no such
- * file, or that it ends there.
+ * Does the first page of a file bear the mark of an encrypted page?  That
+ * there is no page is believed only if the operating system says that there is
+ * no such file, or that it ends there.
  */
 extern TdeDataFileMark tde_store_data_file_mark(const char *path);
 
@@ -163,8 +163,8 @@ extern TdeDataFileMark tde_store_data_file_mark(const char *path);
 
 /*
  * Zeroed memory for keys, wiped when it is freed.  In the server it goes with
- * the current memory context (backend/tde/keys/store/memory.c), in a program it
- * stays (fe_memory.c).
+ * the current memory context (backend/tde/keys/store/memory.c), in a program
+ * it stays (fe_memory.c).
  */
 extern void *tde_secure_palloc(size_t size);
 extern void tde_secure_pfree(void *ptr);

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * fe_memory.c
- *	  Memory for keys in programs: what backend/tde/keys/store/memory.c is in the
- *	  server.
+ *	  Memory for keys in programs: what backend/tde/keys/store/memory.c is in
+ *	  the server.
  *
  * Copyright (c) 2026, the Coffer authors
  *

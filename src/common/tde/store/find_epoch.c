@@ -43,8 +43,11 @@ tde_store_find_epoch(const uint8 *file, size_t len, const char *path,
 					 char *problem, size_t problem_size)
 {
 	const char *reason;
+	int			n = 0;
 
-	switch (file ? tde_wal_epochs_find(file, len, query, record, record_len) : 0)
+	if (file)
+		n = tde_wal_epochs_find(file, len, query, record, record_len);
+	switch (n)
 	{
 		case 0:
 			snprintf(problem, problem_size, _("it is not in file \"%s\""),

@@ -33,6 +33,7 @@ tde_store_data_file_mark(const char *path)
 		return errno == ENOENT ? TDE_MARK_NO_FILE : TDE_MARK_UNKNOWN;
 	if (n < sizeof(page.bytes) || page.header.pd_pagesize_version == 0)
 		return TDE_MARK_NO_PAGE;
-	return page.header.pd_pagesize_version == (BLCKSZ | TDE_PAGE_LAYOUT_VERSION) ?
-		TDE_MARK_ENCRYPTED : TDE_MARK_PLAIN;
+	if (page.header.pd_pagesize_version == (BLCKSZ | TDE_PAGE_LAYOUT_VERSION))
+		return TDE_MARK_ENCRYPTED;
+	return TDE_MARK_PLAIN;
 }
