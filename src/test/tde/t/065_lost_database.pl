@@ -336,6 +336,36 @@ $standby->safe_psql('lost', 'DROP TABLE s, s2; CHECKPOINT');
 $standby->stop;
 is(join(' ', grep { !m{^pg_wal/} } files_with($standby->data_dir, $canary)), '', 'standby: nothing in clear');
 
+# One that is made later, under a key that the standby cannot have
+$node->backup('third');
+my $newer_ring = $node->basedir . '/newer ring';
+$node->safe_psql('postgres', 'CREATE DATABASE newer');
+tde_setup($node, 'newer');
+$node->safe_psql(
+	'newer', qq{
+	SELECT pg_tde_add_database_key_provider_file('newer ring', '$newer_ring');
+	SELECT pg_tde_create_key_using_database_key_provider('newer key', 'newer ring');
+	SELECT pg_tde_set_key_using_database_key_provider('newer key', 'newer ring');
+	CREATE TABLE t USING tde_heap AS SELECT '$canary' || g AS b FROM generate_series(1, 1000) g;
+	UPDATE t SET b = b || 'x'});
+rename($newer_ring, "$newer_ring.away") or die;
+my $newer = $node->safe_psql('postgres', q{SELECT oid FROM pg_database WHERE datname = 'newer'});
+my $late = PostgreSQL::Test::Cluster->new('late');
+$late->init_from_backup($node, 'third', has_streaming => 1);
+$from = -s $late->logfile;
+$late->start;
+$late->wait_for_log(qr/waiting for key provider "newer ring" to return principal key "newer key"/, $from);
+others_answer('made later: the standby waits', $late);
+$late->append_conf('postgresql.conf', "pg_tde.give_up_databases = '$oid{other}, $newer'\n");
+$late->restart;
+$node->wait_for_catchup($late);
+others_answer('made later: given up', $late);
+my (undef, undef, $lost) = $late->psql('newer', 'SELECT count(*) FROM t');
+like($lost, $given_up, 'made later: given up');
+$late->stop;
+is(join(' ', grep { !m{^pg_wal/} } files_with($late->data_dir, $canary)), '', 'made later: nothing in clear');
+rename("$newer_ring.away", $newer_ring) or die;
+
 #
 # The server's own key
 #

@@ -118,7 +118,7 @@ wait_for_provider(const TdeProvider *provider, const char *key_name,
 {
 	static uint32 wait_event = 0;
 	TimestampTz now = GetCurrentTimestamp();
-	bool		patient = StandbyMode && reachedConsistency;
+	bool		patient = StandbyMode && reachedConsistency && !can_do_without;
 
 	if (error->status != TDE_KEYRING_UNREACHABLE && !InRecovery)
 		return false;

@@ -339,7 +339,7 @@ TdeIsGivenUp(const RelFileLocatorBackend *rlocator)
 {
 	Failure		failure;
 
-	return tde_any_trouble() && OidIsValid(rlocator->locator.dbOid) &&
+	return OidIsValid(rlocator->locator.dbOid) &&
 		!RelFileLocatorBackendIsTemp(*rlocator) &&
 		tde_given_up(rlocator->locator.dbOid) != 0 &&
 		find_local(&rlocator->locator, &failure) == NULL &&

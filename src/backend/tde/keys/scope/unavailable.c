@@ -29,14 +29,15 @@ typedef struct Note
 	Oid			dbOid;
 	bool		unavailable;
 	uint64		given_up;		/* keys made up to then are; 0: none is */
-	char		reason[TDE_REASON_LEN];
 } Note;
 
 typedef struct UnavailableShared
 {
 	LWLock		lock;
 	pg_atomic_uint32 n;			/* notes that there are */
+	pg_atomic_uint32 ngiven_up; /* of them, of databases given up */
 	Note		notes[TDE_MAX_SCOPES];
+	char		reasons[TDE_MAX_SCOPES][TDE_REASON_LEN];	/* of the notes */
 } UnavailableShared;
 
 static UnavailableShared *shared = NULL;
@@ -48,6 +49,7 @@ TdeUnavailableShmemInit(int tranche)
 	{
 		shared = tde_map_shared(sizeof(UnavailableShared), false);
 		pg_atomic_init_u32(&shared->n, 0);
+		pg_atomic_init_u32(&shared->ngiven_up, 0);
 	}
 	LWLockInitialize(&shared->lock, tranche);
 }
@@ -88,6 +90,12 @@ find_note(TdeScopeKind kind, Oid dbOid, bool create)
 	return note;
 }
 
+static char *
+reason_of(const Note *note)
+{
+	return shared->reasons[note - shared->notes];
+}
+
 static void
 drop_note_if_void(Note *note)
 {
@@ -95,7 +103,11 @@ drop_note_if_void(Note *note)
 
 	if (note->unavailable || note->given_up != 0)
 		return;
-	*note = shared->notes[last];
+	if (note != &shared->notes[last])
+	{
+		*note = shared->notes[last];
+		strlcpy(reason_of(note), shared->reasons[last], TDE_REASON_LEN);
+	}
 	pg_atomic_write_u32(&shared->n, last);
 }
 
@@ -112,8 +124,8 @@ tde_scope_note_unavailable(TdeScopeKind kind, Oid dbOid, const char *reason)
 	note = find_note(kind, dbOid, true);
 	if (note)
 	{
-		strlcpy(note->reason, reason, sizeof(note->reason));
-		tde_keyring_make_printable(note->reason);
+		strlcpy(reason_of(note), reason, TDE_REASON_LEN);
+		tde_keyring_make_printable(reason_of(note));
 		note->unavailable = true;
 	}
 	LWLockRelease(&shared->lock);
@@ -152,7 +164,7 @@ tde_scope_is_unavailable(TdeScopeKind kind, Oid dbOid, char *reason)
 	note = find_note(kind, dbOid, false);
 	result = note && note->unavailable;
 	if (result && reason)
-		strlcpy(reason, note->reason, TDE_REASON_LEN);
+		strlcpy(reason, reason_of(note), TDE_REASON_LEN);
 	LWLockRelease(&shared->lock);
 	return result;
 }
@@ -196,7 +208,11 @@ tde_note_given_up(Oid dbOid, uint64 until)
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	note = find_note(TDE_SCOPE_DATABASE, dbOid, true);
 	if (note)
+	{
+		if (note->given_up == 0)
+			pg_atomic_fetch_add_u32(&shared->ngiven_up, 1);
 		note->given_up = until;
+	}
 	LWLockRelease(&shared->lock);
 	if (note == NULL)
 		elog(ERROR, "no room to note that database %u was given up", dbOid);
@@ -204,6 +220,7 @@ tde_note_given_up(Oid dbOid, uint64 until)
 
 /*
  * Until when keys of a database were made that are given up; 0: none is.
+ * Cheap where no database is.
  */
 uint64
 tde_given_up(Oid dbOid)
@@ -211,7 +228,7 @@ tde_given_up(Oid dbOid)
 	Note	   *note;
 	uint64		until;
 
-	if (!tde_any_trouble())
+	if (pg_atomic_read_u32(&shared->ngiven_up) == 0)
 		return 0;
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	note = find_note(TDE_SCOPE_DATABASE, dbOid, false);
@@ -234,6 +251,8 @@ tde_forget_trouble(Oid dbOid)
 	note = find_note(TDE_SCOPE_DATABASE, dbOid, false);
 	if (note)
 	{
+		if (note->given_up != 0)
+			pg_atomic_fetch_sub_u32(&shared->ngiven_up, 1);
 		note->unavailable = false;
 		note->given_up = 0;
 		drop_note_if_void(note);
