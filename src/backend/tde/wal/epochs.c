@@ -157,6 +157,8 @@ no_key(XLogRecPtr pageptr, const char *message)
 	ereport(FATAL,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("%s", message),
+			 tde_scope_is_unavailable(TDE_SCOPE_SERVER, InvalidOid, NULL) ?
+			 errhint("Start the server when the key provider returns the server's key; if it has moved, tell the server with pg_tde_change_key_provider.") :
 			 errhint("Restore the file from a backup, together with \"%s\".",
 					 TDE_GLOBAL_DIR)));
 }
