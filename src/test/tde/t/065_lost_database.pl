@@ -314,7 +314,9 @@ for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	select(undef, undef, undef, 0.1);
 }
 $standby->_update_pid(0);
-$standby->append_conf('postgresql.conf', "pg_tde.give_up_databases = '$oid{lost}'\n");
+# room for all that is replayed, so that a session could find it there
+$standby->append_conf('postgresql.conf',
+	"pg_tde.give_up_databases = '$oid{lost}'\nshared_buffers = 32MB\n");
 $standby->start;
 $node->safe_psql('lost', 'UPDATE s2 SET g = g + 1; DELETE FROM s WHERE g % 2 = 0; CREATE INDEX ON s2 (g); VACUUM s');
 $node->safe_psql('postgres', 'INSERT INTO r VALUES (1)');
