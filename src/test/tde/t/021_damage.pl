@@ -260,7 +260,7 @@ for my $setting ('zero_damaged_pages = off', 'zero_damaged_pages = on')
 	($stdout, $stderr) = run_sql("SET $setting; $count");
 	like(
 		$stderr,
-		qr{ERROR:  block 0 of relation "\Q$path\E" is encrypted, but the relation has no key\nDETAIL:  The key is expected in file "pg_tde/$db/$number\.key"\.\nHINT:  Restore the directory "pg_tde"},
+		qr{ERROR:  could not get the encryption key of relation "\Q$path\E"\nDETAIL:  Key file "pg_tde/$db/$number\.key": the file does not exist},
 		"directory pg_tde is gone: error, $setting");
 }
 is($node->safe_psql('postgres', 'SELECT count(*), sum(a) FROM plain'),

@@ -78,6 +78,7 @@ like(run_block('when does it expire', qr/-enddate/), qr/^notAfter=/m,
 unlike(run_block('from a file into a KMS', qr/'key_02'/), qr/keyring/,
 	'the file is not used any more');
 is(default_key(), 'kms|key_02', 'the KMS has the key');
+is(run_block('what is missing', qr/NOT available/), '', 'nothing is missing');
 run_block('other certificates', qr/new_cert/);
 is( $node->safe_psql('postgres',
 		q{SELECT options->>'certPath' FROM pg_tde_list_all_global_key_providers()}),
