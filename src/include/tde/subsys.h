@@ -48,10 +48,12 @@ extern void TdeKeysStartup(void);
 
 /*
  * Called by the checkpointer when the control file names a new redo pointer,
- * by a checkpoint or by a restartpoint: removes the keys of relations dropped
- * before it, unless a base backup runs.
+ * by a checkpoint or by a restartpoint: begins to remove the keys of relations
+ * dropped before it, unless a base backup runs; at a shutdown, removes all.
+ * The second goes on with that; called in the checkpointer's main loop.
  */
-extern void TdeKeysRemoveObsolete(XLogRecPtr redo);
+extern void TdeKeysRemoveObsolete(XLogRecPtr redo, bool shutdown);
+extern void TdeKeysRemoveMore(void);
 
 /* In xlog.c, which alone can see it: is a base backup being taken? */
 extern bool TdeBackupIsRunning(void);

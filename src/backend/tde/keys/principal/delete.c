@@ -91,8 +91,7 @@ TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid)
 	 * the principal key goes.
 	 */
 	if (OidIsValid(database_in_need(kind, dbOid)))
-		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
-						  CHECKPOINT_WAIT);
+		tde_checkpoint_removals();
 
 	/*
 	 * Nobody may be between drawing a key under this principal key and

@@ -382,7 +382,7 @@ TdeCheckNewDatabaseOid(Oid db)
 	if (stat(dir, &st) != 0 && errno == ENOENT)
 		return;
 
-	RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	tde_checkpoint_removals();
 	if (stat(dir, &st) == 0 || errno != ENOENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -183,8 +183,7 @@ TdeRemoveOrphanedKeys(void)
 
 		tde_queue_removal(&removal);
 	}
-	RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE |
-					  CHECKPOINT_WAIT);
+	tde_checkpoint_removals();
 
 	foreach_ptr(TdeOrphanedKey, orphan, orphans)
 	{

@@ -13,7 +13,8 @@
  * queue names the LSN of the drop, and the checkpointer removes the key when
  * the control file names a redo pointer beyond that and no base backup runs,
  * and only if the file still holds the very key that was queued: file numbers
- * come back.
+ * come back.  A checkpoint removes some; what is more, the checkpointer removes
+ * when it has nothing else to do.
  *
  * The queue is in shared memory, in no more than the memory it has at first:
  * when it is full it goes to a file below pg_tde/global, whole (queue.c).  At
@@ -40,13 +41,19 @@
 #include "postmaster/bgwriter.h"
 #include "relation_internal.h"
 #include "storage/fd.h"
+#include "storage/latch.h"
 #include "storage/procsignal.h"
 #include "tde/subsys.h"
 #include "utils/injection_point.h"
 #include "utils/memutils.h"
 
-/* Removals between two looks at the requests to sync files. */
+/*
+ * Removals between two looks at the requests to sync files; and those within a
+ * checkpoint, or between two looks of the checkpointer at what else there is
+ * to do.
+ */
 #define REMOVALS_PER_ABSORB	10
+#define REMOVALS_AT_ONCE	1000
 
 /*
  * Where WAL is now: what is dropped now is dropped at or before this.
@@ -285,38 +292,128 @@ try_remove_database(const TdeRemoval *removal)
 	PG_END_TRY();
 }
 
+/* ---- one after the other ---- */
+
 /*
- * Remove what is due; adds to "later" what has to wait.
+ * What the checkpointer has taken out of the queue, since a checkpoint has
+ * made it due, and what of that has to wait.
  */
-static List *
-remove_due(TdeRemoval *due, int ndue, List *later)
+typedef struct Batch
 {
-	for (int i = 0; i < ndue; i++)
+	TdeRemoval *entries;
+	int			n;
+	int			next;			/* of them, to be removed */
+} Batch;
+
+static List *batches = NIL;
+static List *later = NIL;
+
+static int
+add_batch(TdeRemoval *entries, int n)
+{
+	Batch	   *batch;
+
+	if (n == 0)
 	{
-		if (!RelFileNumberIsValid(due[i].locator.relNumber))
-			try_remove_database(&due[i]);
-		else if (!remove_key(&due[i]))
+		pfree(entries);
+		return 0;
+	}
+	batch = palloc(sizeof(Batch));
+	batch->entries = repalloc(entries, sizeof(TdeRemoval) * n);
+	batch->n = n;
+	batch->next = 0;
+	batches = lappend(batches, batch);
+	return n;
+}
+
+/*
+ * Take out of the queue what was dropped before "redo", where replay begins
+ * now.
+ */
+static void
+take_due(XLogRecPtr redo)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	TdeRemoval *due;
+	int			n;
+	int			taken = 0;
+
+	while ((due = tde_removals_take_spilled(redo, &n)) != NULL)
+		taken += add_batch(due, n);
+	due = tde_removals_take(redo, &n);
+	if (due != NULL)
+		taken += add_batch(due, n);
+	(void) pg_atomic_fetch_add_u64(&tde_store->removals, taken);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static int
+how_many_at_once(void)
+{
+	return IS_INJECTION_POINT_ATTACHED("tde-removal-queue-full") ? 10 :
+		REMOVALS_AT_ONCE;
+}
+
+static void
+remove_one(TdeRemoval *removal)
+{
+	if (!RelFileNumberIsValid(removal->locator.relNumber))
+		try_remove_database(removal);
+	else if (!remove_key(removal))
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+		TdeRemoval *copy = palloc(sizeof(TdeRemoval));
+
+		*copy = *removal;
+		later = lappend(later, copy);
+		MemoryContextSwitchTo(oldcontext);
+	}
+}
+
+/*
+ * Remove at most "max" keys of those that were taken.
+ */
+static void
+remove_some(int max)
+{
+	int			done = 0;
+
+	while (batches != NIL && done < max)
+	{
+		Batch	   *batch = linitial(batches);
+
+		remove_one(&batch->entries[batch->next++]);
+		done++;
+		if (batch->next == batch->n)
 		{
-			TdeRemoval *copy = palloc(sizeof(TdeRemoval));
-
-			*copy = due[i];
-			later = lappend(later, copy);
+			pfree(batch->entries);
+			pfree(batch);
+			batches = list_delete_first(batches);
 		}
-
-		if (AmCheckpointerProcess() && i % REMOVALS_PER_ABSORB == 0)
+		if (AmCheckpointerProcess() && done % REMOVALS_PER_ABSORB == 0)
 			AbsorbSyncRequests();
 	}
-	if (due)
-		pfree(due);
-	return later;
+	if (batches != NIL)
+	{
+		/* come back soon, when what else there is to do is done */
+		SetLatch(MyLatch);
+		(void) pg_atomic_fetch_sub_u64(&tde_store->removals, done);
+		return;
+	}
+
+	/* Nobody keeps what was removed; nobody waits for that. */
+	(void) EmitProcSignalBarrier(PROCSIGNAL_BARRIER_TDE_FORGET);
+
+	foreach_ptr(TdeRemoval, removal, later)
+		tde_queue_removal(removal);
+	list_free_deep(later);
+	later = NIL;
+	(void) pg_atomic_fetch_sub_u64(&tde_store->removals, done);
 }
 
 void
-TdeKeysRemoveObsolete(XLogRecPtr redo)
+TdeKeysRemoveObsolete(XLogRecPtr redo, bool shutdown)
 {
-	TdeRemoval *due;
-	int			ndue;
-	List	   *later = NIL;
 	int64		waiting;
 	int64		removed;
 
@@ -332,16 +429,16 @@ TdeKeysRemoveObsolete(XLogRecPtr redo)
 
 	INJECTION_POINT("tde-before-removal", NULL);
 
-	/* what was dropped ends there, and replay begins behind it */
-	while ((due = tde_removals_take_spilled(redo, &ndue)) != NULL)
-		later = remove_due(due, ndue, later);
-	due = tde_removals_take(redo, &ndue);
-	later = remove_due(due, ndue, later);
+	take_due(redo);
+	if (batches != NIL)
+		remove_some(shutdown || !AmCheckpointerProcess() ? INT_MAX :
+					how_many_at_once());
+}
 
-	/* Nobody keeps what was removed; nobody waits for that. */
-	(void) EmitProcSignalBarrier(PROCSIGNAL_BARRIER_TDE_FORGET);
-
-	foreach_ptr(TdeRemoval, removal, later)
-		tde_queue_removal(removal);
-	list_free_deep(later);
+void
+TdeKeysRemoveMore(void)
+{
+	if (batches == NIL || TdeBackupIsRunning())
+		return;
+	remove_some(how_many_at_once());
 }

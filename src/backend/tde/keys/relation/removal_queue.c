@@ -305,7 +305,7 @@ void
 tde_removal_counts(int64 *waiting, int64 *removed)
 {
 	LWLockAcquire(&queue->lock, LW_SHARED);
-	*waiting = queue->n;
+	*waiting = queue->n + pg_atomic_read_u64(&tde_store->removals);
 	for (int i = 0; i < queue->nspilled; i++)
 		*waiting += queue->spilled[i].n;
 	*removed = queue->removed;

@@ -23,8 +23,14 @@
 
 #include <sys/mman.h>
 
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "postmaster/bgwriter.h"
+#include "storage/latch.h"
 #include "store_internal.h"
+#include "tde/subsys.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #ifdef EXEC_BACKEND
 #error "the key store's mappings are inherited by fork(), which EXEC_BACKEND does without"
@@ -70,6 +76,7 @@ TdeStoreShmemInit(int tranche)
 		pg_atomic_init_u32(&tde_store->active, 0);
 		pg_atomic_init_u32(&tde_store->unlocked_processes, 0);
 	}
+	pg_atomic_init_u64(&tde_store->removals, 0);
 	LWLockInitialize(&tde_store->lock, tranche);
 	LWLockInitialize(&tde_store->creation_lock, tranche);
 	tde_active_flag = &tde_store->active;
@@ -83,4 +90,27 @@ tde_now(void)
 {
 	return (uint64) (GetCurrentTimestamp() +
 					 (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY);
+}
+
+/*
+ * Take a checkpoint, so that the keys of what was dropped until now go, and
+ * wait for that.  A base backup that is running holds them up: then, too, this
+ * returns.
+ */
+void
+tde_checkpoint_removals(void)
+{
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("TdeKeyRemoval");
+	RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	while (pg_atomic_read_u64(&tde_store->removals) > 0 && !TdeBackupIsRunning())
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 10, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }

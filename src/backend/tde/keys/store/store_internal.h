@@ -50,6 +50,9 @@ typedef struct TdeStoreShared
 	 * the checkpointer, which may wait for "lock".
 	 */
 	LWLock		creation_lock;
+
+	/* keys that the checkpointer has begun to remove and not removed yet */
+	pg_atomic_uint64 removals;
 } TdeStoreShared;
 
 extern TdeStoreShared *tde_store;
@@ -57,6 +60,7 @@ extern TdeStoreShared *tde_store;
 extern void TdeStoreShmemInit(int tranche);
 extern void *tde_map_shared(size_t size, bool secret);
 extern uint64 tde_now(void);
+extern void tde_checkpoint_removals(void);
 
 /* ---- files (files.c) ---- */
 
