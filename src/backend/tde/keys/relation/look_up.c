@@ -117,48 +117,61 @@ report_bad_key(const RelFileLocator *locator, const Failure *failure)
 	}
 }
 
+static TdeKnownState
+known_state(const RelFileLocator *locator)
+{
+	TdeCachePartition *part = tde_cache_partition(locator);
+	TdeKnownState known;
+
+	LWLockAcquire(&part->lock, LW_SHARED);
+	known = tde_known_get(locator);
+	LWLockRelease(&part->lock);
+	return known;
+}
+
 /*
  * There is no key file.  Is the relation plain?  Returns false with a reason
  * if it is encrypted, or if that cannot be found out.
+ *
+ * What is known comes first, then the first page of the relation.  Where it
+ * has none, the database's list is read.
  */
 bool
 tde_relation_is_plain(const RelFileLocator *locator, char *reason,
 					  size_t reason_size)
 {
-	TdeCachePartition *part = tde_cache_partition(locator);
-	TdeKnownState known;
-
-	tde_registry_load(locator->dbOid);
-	LWLockAcquire(&part->lock, LW_SHARED);
-	known = tde_known_get(locator);
-	LWLockRelease(&part->lock);
-
-	if (known == TDE_KNOWN_REMOVED)
+	switch (known_state(locator))
 	{
-		strlcpy(reason, _("it was removed when the relation was dropped"),
-				reason_size);
-		return false;
+		case TDE_KNOWN_REMOVED:
+			strlcpy(reason, _("it was removed when the relation was dropped"),
+					reason_size);
+			return false;
+		case TDE_KNOWN_ENCRYPTED:
+			strlcpy(reason, _("the file does not exist"), reason_size);
+			return false;
+		case TDE_KNOWN_LISTED:
+		case TDE_KNOWN_NOTHING:
+			break;
 	}
-	if (known == TDE_KNOWN_NOTHING || known == TDE_KNOWN_LISTED)
+
+	switch (tde_data_file_mark(locator))
 	{
-		switch (tde_data_file_mark(locator))
-		{
-			case TDE_MARK_PLAIN:
+		case TDE_MARK_PLAIN:
+			return true;
+		case TDE_MARK_NO_FILE:
+			/* replay, which makes the file anew, gives it a key */
+			return true;
+		case TDE_MARK_NO_PAGE:
+			tde_registry_load(locator->dbOid);
+			if (known_state(locator) == TDE_KNOWN_NOTHING)
 				return true;
-			case TDE_MARK_NO_FILE:
-				/* replay, which makes the file anew, gives it a key */
-				return true;
-			case TDE_MARK_NO_PAGE:
-				if (known == TDE_KNOWN_NOTHING)
-					return true;
-				break;
-			case TDE_MARK_ENCRYPTED:
-				break;
-			case TDE_MARK_UNKNOWN:
-				snprintf(reason, reason_size,
-						 _("the file does not exist, and the relation's first page could not be read: %m"));
-				return false;
-		}
+			break;
+		case TDE_MARK_ENCRYPTED:
+			break;
+		case TDE_MARK_UNKNOWN:
+			snprintf(reason, reason_size,
+					 _("the file does not exist, and the relation's first page could not be read: %m"));
+			return false;
 	}
 	strlcpy(reason, _("the file does not exist"), reason_size);
 	return false;
