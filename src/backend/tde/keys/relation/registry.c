@@ -162,21 +162,54 @@ tde_registry_append(const RelFileLocator *locator, bool encrypted)
 	return n == sizeof(entry);
 }
 
+/* A list that is being read. */
+typedef struct RegistryList
+{
+	Oid			dbOid;
+	uint8	   *data;			/* NULL: there is none */
+	size_t		len;
+	size_t		at;
+} RegistryList;
+
 /*
- * Read the list of a database, palloc'd; NULL if there is none, which is so
- * where no key was made since there are lists.
+ * Read the list of a database.  There is none where no key was made since
+ * there are lists.
  */
-static RegistryEntry *
-read_list(Oid dbOid, size_t *n)
+static void
+read_list(RegistryList *list, Oid dbOid)
 {
 	char		path[MAXPGPATH];
-	RegistryEntry *entries;
-	size_t		len;
 
 	tde_registry_path(dbOid, path);
-	entries = (RegistryEntry *) tde_read_file(path, &len);
-	*n = entries ? len / sizeof(RegistryEntry) : 0;
-	return entries;
+	list->dbOid = dbOid;
+	list->at = 0;
+	list->data = tde_read_file(path, &list->len);
+	if (list->data == NULL)
+		list->len = 0;
+}
+
+/*
+ * The next entry of a list; false at its end.  After damage, which need not
+ * be of the length of entries, the next one is looked for byte by byte.
+ */
+static bool
+next_entry(RegistryList *list, RelFileLocator *locator, bool *encrypted)
+{
+	for (; list->at + sizeof(RegistryEntry) <= list->len; list->at++)
+	{
+		RegistryEntry entry;
+
+		memcpy(&entry, list->data + list->at, sizeof(entry));
+		if (!EQ_CRC32C(entry.crc, entry_crc(&entry, list->dbOid)))
+			continue;
+		list->at += sizeof(entry);
+		locator->spcOid = entry.spcOid;
+		locator->dbOid = list->dbOid;
+		locator->relNumber = entry.relNumber;
+		*encrypted = entry.encrypted != 0;
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -188,28 +221,21 @@ read_list(Oid dbOid, size_t *n)
 void
 tde_registry_load(Oid dbOid)
 {
-	RegistryEntry *entries;
-	size_t		n;
+	RegistryList list;
+	RelFileLocator locator;
+	bool		encrypted;
 
 	if (is_loaded(dbOid))
 		return;
 
 	LWLockAcquire(&registry_shared->lock, LW_EXCLUSIVE);
-	entries = is_loaded(dbOid) ? NULL : read_list(dbOid, &n);
-	if (entries != NULL)
+	if (!is_loaded(dbOid))
 	{
-		for (size_t i = 0; i < n; i++)
-		{
-			RelFileLocator locator = {
-				.spcOid = entries[i].spcOid,
-				.dbOid = dbOid,
-				.relNumber = entries[i].relNumber
-			};
-
-			if (EQ_CRC32C(entries[i].crc, entry_crc(&entries[i], dbOid)))
-				tde_known_list(&locator, entries[i].encrypted != 0);
-		}
-		pfree(entries);
+		read_list(&list, dbOid);
+		while (next_entry(&list, &locator, &encrypted))
+			tde_known_list(&locator, encrypted);
+		if (list.data)
+			pfree(list.data);
 	}
 	note_loaded(dbOid);
 	LWLockRelease(&registry_shared->lock);
@@ -229,11 +255,13 @@ tde_registry_compact(Oid dbOid)
 	};
 	char		path[MAXPGPATH];
 	struct stat st;
+	RegistryList list;
 	RegistryEntry *entries;
+	RelFileLocator locator;
+	bool		encrypted;
 	HTAB	   *relations;
 	HASH_SEQ_STATUS status;
 	RelFileLocator *found;
-	size_t		n;
 	size_t		kept = 0;
 
 	/* if this fails the list is not to be compacted now */
@@ -242,33 +270,26 @@ tde_registry_compact(Oid dbOid)
 		st.st_size < COMPACT_FROM * sizeof(RegistryEntry))
 		return;
 
-	entries = read_list(dbOid, &n);
-	if (entries == NULL)
-		return;
-	relations = hash_create("encrypted relations", n, &ctl,
+	read_list(&list, dbOid);
+	relations = hash_create("encrypted relations", COMPACT_FROM, &ctl,
 							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	for (size_t i = 0; i < n; i++)
+	while (next_entry(&list, &locator, &encrypted))
+		(void) hash_search(relations, &locator,
+						   encrypted ? HASH_ENTER : HASH_REMOVE, NULL);
+	if (hash_get_num_entries(relations) <
+		list.len / sizeof(RegistryEntry) / 2)
 	{
-		RelFileLocator locator = {
-			.spcOid = entries[i].spcOid,
-			.dbOid = dbOid,
-			.relNumber = entries[i].relNumber
-		};
-
-		if (EQ_CRC32C(entries[i].crc, entry_crc(&entries[i], dbOid)))
-			(void) hash_search(relations, &locator,
-							   entries[i].encrypted ? HASH_ENTER : HASH_REMOVE,
-							   NULL);
-	}
-	if (hash_get_num_entries(relations) < n / 2)
-	{
+		entries = palloc(sizeof(RegistryEntry) *
+						 (hash_get_num_entries(relations) + 1));
 		hash_seq_init(&status, relations);
 		while ((found = hash_seq_search(&status)) != NULL)
 			entries[kept++] = make_entry(found, true);
 		tde_write_temp_file(path, (uint8 *) entries,
 							sizeof(RegistryEntry) * kept, true);
 		tde_rename_temp_file(path, ERROR);
+		pfree(entries);
 	}
 	hash_destroy(relations);
-	pfree(entries);
+	if (list.data)
+		pfree(list.data);
 }
