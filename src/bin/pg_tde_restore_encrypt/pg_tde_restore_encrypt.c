@@ -7,8 +7,10 @@
  * To the server, a restore_command that fails in an ordinary way says that the
  * archive has no such file, which is the end of WAL; a point up to which to
  * recover, or rows that were committed, may lie beyond it.  Only the command
- * can know that.  So all our own failures end with a status that stops
- * recovery.
+ * can know that, and its status is believed only if it cannot mean anything
+ * else: if it has written nothing, and there was room for what it would have
+ * written, before and after.  All else, and all our own failures, end with a
+ * status that stops recovery.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -22,6 +24,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/xlog_internal.h"
+#include "common/controldata_utils.h"
 #include "common/file_perm.h"
 #include "common/file_utils.h"
 #include "common/logging.h"
@@ -29,7 +33,8 @@
 #include "tde/fe_wal_archive.h"
 #include "tde/paths.h"
 
-/* Any status above 125 stops recovery. */
+/* Any status above the first stops recovery. */
+#define MAX_NO_FILE			125
 #define EXIT_STOP_RECOVERY	255
 
 /* The file that is being written, if any. */
@@ -49,8 +54,8 @@ usage(const char *program)
 			 "a temporary file.  What it puts there is encrypted into DEST-PATH.\n"));
 	printf(_("\nUse as restore_command in postgresql.conf:\n"
 			 "  restore_command = '%s %%f %%p \"RESTORE-COMMAND with %%%%f and %%%%p\"'\n"), program);
-	printf(_("\nExit status is that of RESTORE-COMMAND, or %d, which stops recovery, if something\n"
-			 "else failed.\n"), EXIT_STOP_RECOVERY);
+	printf(_("\nExit status is that of RESTORE-COMMAND if that has written nothing, or %d, which\n"
+			 "stops recovery, if something else failed.\n"), EXIT_STOP_RECOVERY);
 }
 
 static void
@@ -95,6 +100,58 @@ write_dest(TdeWalCopy *copy, const char *dest)
 	tde_fe_release_signals();
 }
 
+/*
+ * How long is a segment?  Where there is no control file to tell it, as long
+ * as most are.
+ */
+static uint64
+segment_size(const char *pgdata)
+{
+	char	   *path = psprintf("%s/global/pg_control", pgdata);
+	bool		exists = access(path, F_OK) == 0;
+	bool		crc_ok;
+	ControlFileData *control;
+
+	pfree(path);
+	if (!exists)
+		return DEFAULT_XLOG_SEG_SIZE;
+	control = get_controlfile(pgdata, &crc_ok);
+	return crc_ok && IsValidWalSegSize(control->xlog_seg_size) ?
+		control->xlog_seg_size : DEFAULT_XLOG_SEG_SIZE;
+}
+
+static void
+require_room(const char *dir, uint64 size)
+{
+	if (tde_fe_has_room(dir, size))
+		return;
+	pg_log_error("there is no room for a WAL segment in directory \"%s\"", dir);
+	pg_log_error_detail("A segment has %llu bytes.", (unsigned long long) size);
+	pg_log_error_hint("Make room there, or name another directory with --temp-directory.");
+	exit(1);
+}
+
+/*
+ * The command has failed, with a status that would tell the server that there
+ * is no such file.  Has it said that?
+ */
+static void
+check_nothing_there(int status, const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) != 0)
+	{
+		if (errno == ENOENT)
+			return;
+		pg_fatal("could not stat file \"%s\": %m", path);
+	}
+	pg_log_error("RESTORE-COMMAND failed with status %d, and has written %lld bytes",
+				 status, (long long) st.st_size);
+	pg_log_error_detail("So the archive may have the file, and the command could not get all of it.");
+	exit(1);
+}
+
 static char *
 expand(const TdeArchiveOptions *options, const char *path)
 {
@@ -106,8 +163,10 @@ int
 main(int argc, char **argv)
 {
 	TdeArchiveOptions options;
+	const char *dir;
 	char	   *path;
 	struct stat st;
+	uint64		size;
 	TdeWalCopy *copy;
 	int			status;
 
@@ -121,19 +180,23 @@ main(int argc, char **argv)
 	if (!tde_fe_is_wal_segment(options.name))
 		tde_fe_become_command(expand(&options, options.path));
 
-	tde_fe_wal_copy_init(options.pgdata, options.path);
-	path = psprintf("%s/%s", tde_fe_make_private_dir(options.temp_directory),
-					options.name);
+	size = segment_size(tde_fe_wal_copy_init(options.pgdata, options.path));
+	dir = tde_fe_make_private_dir(options.temp_directory);
+	path = psprintf("%s/%s", dir, options.name);
+	require_room(dir, size);
 	status = tde_fe_run_command(expand(&options, path));
 	if (status != 0)
-		pass_status(status);
-	if (stat(path, &st) != 0 && errno == ENOENT)
 	{
-		/* to the server, too, that means that there is none */
-		pg_log_error("RESTORE-COMMAND succeeded, but file \"%s\" does not exist",
-					 path);
-		pass_status(1);
+		if (status <= MAX_NO_FILE)
+		{
+			check_nothing_there(status, path);
+			require_room(dir, size);
+		}
+		pass_status(status);
 	}
+	if (stat(path, &st) != 0 && errno == ENOENT)
+		pg_fatal("RESTORE-COMMAND succeeded, but file \"%s\" does not exist",
+				 path);
 	copy = tde_fe_wal_copy_open(options.name, path, options.name,
 								TDE_WAL_COPY_ENCRYPT);
 	tde_fe_remove_private_dir();

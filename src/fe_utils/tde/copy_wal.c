@@ -61,7 +61,7 @@ is_data_dir(const char *path)
 	return result;
 }
 
-void
+const char *
 tde_fe_wal_copy_init(const char *pgdata, const char *file)
 {
 	char	   *above = pstrdup(file);
@@ -81,6 +81,7 @@ tde_fe_wal_copy_init(const char *pgdata, const char *file)
 	path = psprintf("%s/%s", pgdata, TDE_DIR);
 	canonicalize_path(path);
 	tde_fe_wal_keys_init(path);
+	return pgdata;
 }
 
 bool

@@ -22,6 +22,7 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -181,6 +182,18 @@ tde_fe_make_private_dir(const char *parent)
 		if (stat(private_dir, &st) == 0)
 			pg_fatal("could not lock directory \"%s\": %m", private_dir);
 	}
+}
+
+bool
+tde_fe_has_room(const char *dir, uint64 size)
+{
+	struct statvfs fs;
+
+	if (statvfs(dir, &fs) != 0)
+		pg_fatal("could not stat file system of directory \"%s\": %m", dir);
+
+	/* a tmpfs without a limit has no blocks */
+	return fs.f_blocks == 0 || (uint64) fs.f_bavail * fs.f_frsize >= size;
 }
 
 void

@@ -49,10 +49,10 @@ typedef struct TdeWalCopy TdeWalCopy;
 /*
  * The keys are those of the data directory "pgdata", if given, or that which
  * has "file" in its directory of WAL, or the current directory, or PGDATA: the
- * first of them that is a data directory.  To be called before anything makes
- * OpenSSL allocate memory.
+ * first of them that is a data directory, which is returned.  To be called
+ * before anything makes OpenSSL allocate memory.
  */
-extern void tde_fe_wal_copy_init(const char *pgdata, const char *file);
+extern const char *tde_fe_wal_copy_init(const char *pgdata, const char *file);
 
 /* Is it the name of a segment, maybe of a partial one? */
 extern bool tde_fe_is_wal_segment(const char *name);
@@ -81,6 +81,9 @@ extern void tde_fe_wal_copy_write(TdeWalCopy *copy, int fd, const char *path);
  * when the program ends.
  */
 extern const char *tde_fe_make_private_dir(const char *parent);
+
+/* Is there room for so many bytes on the file system of a directory? */
+extern bool tde_fe_has_room(const char *dir, uint64 size);
 
 /* Remove it before that.  The signals that waited end the program. */
 extern void tde_fe_remove_private_dir(void);

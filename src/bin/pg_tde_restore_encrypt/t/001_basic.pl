@@ -115,10 +115,15 @@ for my $status (1, 2, 125, 126, 127, 143)
 command_checks_all(restore('kill -KILL $$'), 128 + 9, [qr/^$/], [qr/^$/],
 	'death by a signal is passed on');
 no_dest('death by a signal');
-command_checks_all(restore('true'), 1, [qr/^$/],
-	[qr/succeeded, but file "[^"]*\/$segment" does not exist/],
-	'no file is no file');
-no_dest('no file');
+stops(restore('true'),
+	qr/succeeded, but file "[^"]*\/$segment" does not exist/,
+	'a command that did nothing has not said that there is no file');
+stops(restore('head -c 1000 archive >%p; exit 1'),
+	qr/failed with status 1, and has written 1000 bytes/,
+	'nor has one that failed half-way');
+stops(restore(': >%p; exit 125'),
+	qr/failed with status 125, and has written 0 bytes/,
+	'nor one that could not write');
 command_checks_all([ @{ restore('cp archive %p') }[ 0 .. 3 ], 'none/dest', 'cp archive %p' ],
 	$stop, [qr/^$/], [qr/could not create file "none\/dest.tmp": No such file/],
 	'destination that cannot be written');
