@@ -221,10 +221,25 @@ sub answers
 	foreach my $try (1 .. 100)
 	{
 		return 0 unless $self->is_up($node);
-		return 1 if $node->psql('postgres', 'SELECT') == 0;
+		return 1 if ($self->query($node, 'postgres', 'SELECT'))[0] == 0;
 		sleep(0.1);
 	}
 	return 0;
+}
+
+=item query(node, database, sql)
+
+What psql() gives: status, output, errors.  A server that goes down is no reason
+to die, also where psql ends before it was given the query.
+
+=cut
+
+sub query
+{
+	my ($self, $node, $db, $sql) = @_;
+	my @result = eval { $node->psql($db, $sql, timeout => 120) };
+
+	return @result ? @result : (2, '', $@);
 }
 
 =item sql(node, database, sql)
@@ -241,7 +256,7 @@ or the SQL of one statement that is run in database "postgres".
 sub sql
 {
 	my ($self, $node, $db, $sql) = @_;
-	my ($ret, $out, $err) = $node->psql($db, $sql, timeout => 120);
+	my ($ret, $out, $err) = $self->query($node, $db, $sql);
 
 	push @{ $self->{errors} }, split(/\n(?=psql:|ERROR|FATAL)/, $err) if $err ne '';
 	return $ret == 0;

@@ -55,7 +55,7 @@ sub restart
 sub kill_backend
 {
 	my $node = pick($pair->nodes);
-	my ($ret, $out) = $node->psql('postgres',
+	my ($ret, $out) = $pair->query($node, 'postgres',
 		'SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid()');
 	my ($pid, $type) = split /\|/, pick(split /\n/, $out) // '';
 
