@@ -46,7 +46,8 @@ extern void TdeCreatePrincipalKey(Oid provider_db, const char *provider,
  * Make key_name of a provider (of the database's list, or of the global one
  * if provider_db is InvalidOid) the principal key of a scope: sets or
  * rotates.  dbOid counts for TDE_SCOPE_DATABASE only.  With TDE_SCOPE_DEFAULT,
- * a server that has no key of its own gets this one.
+ * all that is under the old default key moves, and a server that has no key of
+ * its own gets this one; a NOTICE says so.
  */
 extern void TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid,
 							   Oid provider_db, const char *provider,

@@ -17,7 +17,9 @@ TdeGuide - the life of a server as the guide has it
 Runs the command blocks of the guide (src/test/tde/guide), in its order and as
 printed but for host name, port and paths, on a new server whose keys are in a
 KMIP server, with crashes, restarts and an outage of the KMS in between, and
-makes the errors happen that the guide has solutions for.
+makes the errors happen that the guide has solutions for.  When the principal key
+has been rotated the old one is destroyed in the KMS, as the guide says that it
+can be: backup, crash, standby and recovery to a point in time do without.
 
 =cut
 
@@ -90,6 +92,83 @@ sub in_clear
 	return files_with($node->data_dir, 'Top secret info', 'Test data');
 }
 
+# What "key revoke/destroy operations" are on the KMS: the key is gone for good
+sub _destroy_key
+{
+	my ($kms, $name) = @_;
+	my $options = JSON::PP->new->canonical->encode(
+		{
+			host => $kms->{host},
+			port => $kms->{port} + 0,
+			certPath => $kms->{cert},
+			keyPath => $kms->{key},
+			caPath => $kms->{ca}
+		});
+
+	foreach my $operation ('revoke', 'destroy')
+	{
+		my ($out) = run_command(
+			[
+				"$ENV{top_builddir}/src/test/tde/keyring/kmip_admin",
+				$options, $operation, $name
+			]);
+		is($out, 'OK', "KMS: $operation $name");
+	}
+	return;
+}
+
+# A standby that begins after the rotation: it follows through a crash, and
+# takes over
+sub _check_standby
+{
+	my ($node) = @_;
+	my $standby = PostgreSQL::Test::Cluster->new($node->name . '_standby');
+
+	$node->backup('standby');
+	$standby->init_from_backup($node, 'standby', has_streaming => 1);
+	$standby->start;
+	$node->safe_psql('postgres', 'CREATE TABLE followed USING tde_heap AS SELECT 1 AS a');
+	$node->wait_for_replay_catchup($standby);
+	tde_crash($standby);
+	$standby->start;
+	$node->safe_psql('postgres', 'INSERT INTO followed VALUES (2)');
+	$node->wait_for_replay_catchup($standby);
+	$standby->promote;
+	$standby->restart;
+	is( $standby->safe_psql('postgres',
+			'SELECT sum(a), pg_tde_is_wal_encrypted() FROM followed'),
+		'3|t',
+		'standby: crashed, promoted, restarted');
+	$standby->stop;
+	return;
+}
+
+# Recovery to a point in time, from the archive
+sub _check_pitr
+{
+	my ($node) = @_;
+	my $restored = PostgreSQL::Test::Cluster->new($node->name . '_pitr');
+
+	$node->backup('pitr');
+	$node->safe_psql('postgres', 'CREATE TABLE target USING tde_heap AS SELECT 1 AS a');
+	my $lsn = $node->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()');
+	$node->safe_psql('postgres',
+		'INSERT INTO target VALUES (2); SELECT pg_switch_wal()');
+	$node->poll_query_until('postgres',
+		"SELECT last_archived_wal >= pg_walfile_name('$lsn') FROM pg_stat_archiver")
+	  or die 'nothing was archived';
+	$restored->init_from_backup($node, 'pitr', has_restoring => 1, standby => 0);
+	$restored->append_conf('postgresql.conf',
+		"recovery_target_lsn = '$lsn'\nrecovery_target_action = promote\n");
+	$restored->start;
+	$restored->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()')
+	  or die 'recovery did not end';
+	is($restored->safe_psql('postgres', 'SELECT sum(a) FROM target'),
+		'1', 'recovery to a point in time');
+	$restored->stop;
+	return;
+}
+
 # A base backup is whole, has nothing in clear, and its server has the rows
 sub _check_backup
 {
@@ -137,7 +216,7 @@ sub guide_life
 	my $install = $node->basedir . '/install';
 	my ($libdir) = run_command([ 'pg_config', '--pkglibdir' ]);
 
-	$node->init(allows_streaming => 1);
+	$node->init(allows_streaming => 1, has_archiving => 1);
 	$node->append_conf('postgresql.conf', "log_min_messages = info\n");
 	$node->start;
 
@@ -301,6 +380,9 @@ sub guide_life
 			like($_[0], qr/\(key_02,kms_provider,-1,.*\)\z/, 'key_02 is set');
 			is($sql->('SELECT key_name FROM pg_tde_key_info()'),
 				'key_02', '... for the database, too');
+			is($sql->('SELECT key_name FROM pg_tde_server_key_info()'),
+				'key_02', '... and for the server');
+			_destroy_key($kms, 'key_01');
 			$rows->('rows after rotation');
 			tde_crash($node);
 			$node->start;
@@ -318,6 +400,9 @@ sub guide_life
 		'backup-1' => sub {
 			_check_backup($node, "$paths/backup");
 			File::Path::remove_tree("$paths/backup");
+			# The standby comes last: it goes on in the same archive.
+			_check_pitr($node);
+			_check_standby($node);
 		},
 		'backup-2' => sub {
 			ok(-f "$paths/backup/backup_manifest", 'a backup without WAL');

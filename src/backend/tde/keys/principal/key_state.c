@@ -25,7 +25,6 @@
 #include <signal.h>
 
 #include "principal_internal.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -38,26 +37,6 @@
 #include "utils/wait_event.h"
 
 /* ---- asking ---- */
-
-/* "default key, server key, 3 databases"; palloc'd. */
-static char *
-describe_use(const TdeUsedPrincipal *key)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	if (key->is_default)
-		appendStringInfoString(&buf, _("default key"));
-	if (key->is_server)
-		appendStringInfo(&buf, "%s%s", buf.len ? ", " : "", _("server key"));
-	if (key->ndatabases)
-	{
-		appendStringInfoString(&buf, buf.len ? ", " : "");
-		appendStringInfo(&buf, ngettext("%d database", "%d databases",
-										key->ndatabases), key->ndatabases);
-	}
-	return buf.data;
-}
 
 /*
  * Ask for the state of one key and log what is worth it.  Returns whether the
@@ -100,7 +79,7 @@ key_is_revoked(const TdeUsedPrincipal *key)
 			 errmsg("key provider \"%s\" reports principal key \"%s\" as %s",
 					provider->name, key->ref.key_name,
 					tde_principal_state_name(state)),
-			 errdetail("It is in use: %s.", describe_use(key)),
+			 errdetail("It is in use: %s.", tde_describe_use(key)),
 			 errhint("Set another principal key, or restore this one, before the server is restarted.")));
 	return state != TDE_PRINCIPAL_PRE_ACTIVE &&
 		state != TDE_PRINCIPAL_MISSING;

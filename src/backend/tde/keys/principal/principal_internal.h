@@ -24,12 +24,35 @@ extern TdeScope *tde_scope_next_version(TdeScope *scope, TdeScopeKind kind,
 										Oid dbOid, const TdePrincipalRef *ref,
 										const TdePrincipalKey *key,
 										bool follows_default);
-extern List *tde_read_followers(void);
 extern TdeScope *tde_read_default_scope(Oid dbOid);
 extern void tde_scope_principal(TdeScope *scope, TdePrincipalKey *key);
 extern TdeScope *tde_lock_with_principal(TdeScope *(*read) (Oid dbOid),
 										 Oid dbOid, TdePrincipalKey *key);
 extern void tde_scope_follow_default(Oid dbOid);
+
+/* ---- what stands under the default key (default_key.c) ---- */
+
+/* What goes along when the default key is set. */
+typedef struct TdeDefaultMove
+{
+	bool		moves;			/* from one principal key to another */
+	TdePrincipalRef from;		/* if so */
+	List	   *scopes;			/* of TdeScope */
+	bool		sets_server;	/* the server had no key and gets this one: */
+	TdeScope   *server;			/* retired, or NULL */
+	char	   *moved;			/* what they are, for the user */
+	char	   *left;			/* what is under the old key still, or NULL */
+	int			unknown;		/* key files that cannot be read */
+} TdeDefaultMove;
+
+extern List *tde_read_followers(void);
+extern void tde_default_begin_move(TdeDefaultMove *move,
+								   const TdePrincipalRef *from,
+								   const TdePrincipalRef *to);
+extern void tde_default_end_move(TdeDefaultMove *move);
+extern void tde_default_report_move(const TdeDefaultMove *move,
+									const TdePrincipalRef *to);
+extern void tde_default_retry(void);
 
 /* ---- the key for what is new (current.c) ---- */
 
@@ -52,7 +75,10 @@ typedef struct TdeUsedPrincipal
 	int			ndatabases;
 } TdeUsedPrincipal;
 
+extern bool tde_same_principal(const TdePrincipalRef *a,
+							   const TdePrincipalRef *b);
 extern List *tde_used_principals(void);
+extern char *tde_describe_use(const TdeUsedPrincipal *key);
 extern void tde_principals_forget_unused(void);
 extern void tde_require_active(Oid provider_db, const TdeProvider *provider,
 							   const char *key_name, TdePrincipalKey *key);

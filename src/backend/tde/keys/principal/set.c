@@ -148,30 +148,6 @@ tde_scope_next_version(TdeScope *scope, TdeScopeKind kind, Oid dbOid,
 }
 
 /*
- * The databases that follow the default key.
- */
-List *
-tde_read_followers(void)
-{
-	List	   *result = NIL;
-	int			n;
-	Oid		   *databases = tde_list_databases(&n);
-
-	for (int i = 0; i < n; i++)
-	{
-		char		reason[256];
-		TdeScope   *scope = tde_scope_read(TDE_SCOPE_DATABASE, databases[i],
-										   reason, sizeof(reason));
-
-		/* a damaged one stays as it is, and is reported where it is used */
-		if (scope && scope->follows_default && !scope->retired)
-			result = lappend(result, scope);
-		CHECK_FOR_INTERRUPTS();
-	}
-	return result;
-}
-
-/*
  * Is a provider still what it was?  One that was changed while we asked for
  * a key need not have that key: who changed it did not know that it would be
  * in use.
@@ -195,11 +171,10 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	TdePrincipalRef ref;
 	TdeProvider provider;
 	TdePrincipalKey *key;
-	List	   *followers = NIL;
+	TdeDefaultMove move = {0};
 	TdeScope  **scopes;
 	TdeScope   *scope;
 	bool		first;
-	bool		server_too = false;
 	int			n = 0;
 
 	if (!tde_preloaded)
@@ -232,39 +207,43 @@ set_principal_key(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 	}
 	tde_refuse_second_key(provider_db, &provider, &ref, key);
 
-	if (kind == TDE_SCOPE_DEFAULT)
-		followers = tde_read_followers();
-	scopes = palloc(sizeof(TdeScope *) * (list_length(followers) + 2));
-	tde_rotation_phase(TDE_ROTATION_WRAPPING, list_length(followers) + 1);
-	foreach_ptr(TdeScope, follower, followers)
-	{
-		scopes[n++] = tde_scope_next_version(follower, TDE_SCOPE_DATABASE,
-											 follower->dbOid, &ref, key, true);
-		tde_rotation_advance();
-	}
-	if (kind == TDE_SCOPE_DEFAULT)
-	{
-		/* Who sets a default key wants it wherever there is no other. */
-		scope = tde_scope_read_for_change(TDE_SCOPE_SERVER, InvalidOid);
-		server_too = scope == NULL || scope->retired;
-		if (server_too)
-			scopes[n++] = tde_scope_next_version(scope, TDE_SCOPE_SERVER,
-												 InvalidOid, &ref, key, false);
-	}
 	scope = tde_scope_read_for_change(kind, dbOid);
 	first = scope == NULL || scope->retired;
+	if (kind == TDE_SCOPE_DEFAULT)
+		tde_default_begin_move(&move, first ? NULL : &scope->principal, &ref);
+	scopes = palloc(sizeof(TdeScope *) * (list_length(move.scopes) + 2));
+	tde_rotation_phase(TDE_ROTATION_WRAPPING,
+					   list_length(move.scopes) + move.sets_server + 1);
+	foreach_ptr(TdeScope, other, move.scopes)
+	{
+		scopes[n++] = tde_scope_next_version(other, other->kind, other->dbOid,
+											 &ref, key, other->follows_default);
+		tde_rotation_advance();
+	}
+	if (move.sets_server)
+	{
+		scopes[n++] = tde_scope_next_version(move.server, TDE_SCOPE_SERVER,
+											 InvalidOid, &ref, key, false);
+		tde_rotation_advance();
+	}
 	scopes[n++] = tde_scope_next_version(scope, kind, dbOid, &ref, key, false);
 	tde_rotation_advance();
 
 	tde_scopes_log_and_store(scopes, n);
 	tde_principal_remember(provider_db, &ref, key);
 	tde_principals_forget_unused();
+	if (kind == TDE_SCOPE_DEFAULT)
+		tde_default_end_move(&move);
 	LWLockRelease(&tde_store->lock);
 
 	tde_secure_pfree(key);
 	tde_log_key_change(first ? "set" : "rotate", scopes[n - 1]);
-	if (server_too)
-		tde_log_key_change("set", scopes[n - 2]);
+	for (int i = 0; i < n - 1; i++)
+		if (!scopes[i]->follows_default)
+			tde_log_key_change(move.sets_server && i == n - 2 ?
+							   "set" : "rotate", scopes[i]);
+	if (kind == TDE_SCOPE_DEFAULT)
+		tde_default_report_move(&move, &ref);
 	for (int i = 0; i < n; i++)
 		tde_scope_free(scopes[i]);
 }
@@ -290,9 +269,11 @@ void
 TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid, Oid provider_db,
 				   const char *provider_name, const char *key_name)
 {
-	/* what is there already comes along */
+	/* what is there already comes along, and what is under the default key */
 	if (tde_scope_is_unavailable(kind, dbOid, NULL))
 		tde_retry_unavailable(dbOid, NULL);
+	else if (kind == TDE_SCOPE_DEFAULT)
+		tde_default_retry();
 
 	tde_rotation_begin(kind, key_name, provider_name);
 	PG_ENSURE_ERROR_CLEANUP(tde_rotation_end, (Datum) 0);

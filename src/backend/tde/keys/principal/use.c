@@ -16,14 +16,15 @@
 #include "postgres.h"
 
 #include "principal_internal.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "tde/keyring.h"
 
 /* ---- which principal keys are in use ---- */
 
 /* Of two keys of providers of the same list. */
-static bool
-same_key(const TdePrincipalRef *a, const TdePrincipalRef *b)
+bool
+tde_same_principal(const TdePrincipalRef *a, const TdePrincipalRef *b)
 {
 	return tde_same_provider(a->provider_id, &a->provider_uuid,
 							 b->provider_id, &b->provider_uuid) &&
@@ -51,7 +52,7 @@ note_scope(List **keys, TdeScopeKind kind, Oid dbOid)
 	foreach_ptr(TdeUsedPrincipal, k, *keys)
 	{
 		if (k->provider_db == provider_db &&
-			same_key(&k->ref, &scope->principal))
+			tde_same_principal(&k->ref, &scope->principal))
 		{
 			key = k;
 			break;
@@ -95,12 +96,34 @@ tde_used_principals(void)
 	return keys;
 }
 
+/*
+ * What a key is used for, "default key, server key, 3 databases"; palloc'd.
+ */
+char *
+tde_describe_use(const TdeUsedPrincipal *key)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (key->is_default)
+		appendStringInfoString(&buf, _("default key"));
+	if (key->is_server)
+		appendStringInfo(&buf, "%s%s", buf.len ? ", " : "", _("server key"));
+	if (key->ndatabases)
+	{
+		appendStringInfoString(&buf, buf.len ? ", " : "");
+		appendStringInfo(&buf, ngettext("%d database", "%d databases",
+										key->ndatabases), key->ndatabases);
+	}
+	return buf.data;
+}
+
 static bool
 is_used(Oid dbOid, const TdePrincipalRef *ref, void *used)
 {
 	foreach_ptr(TdeUsedPrincipal, u, (List *) used)
 	{
-		if (u->provider_db == dbOid && same_key(&u->ref, ref))
+		if (u->provider_db == dbOid && tde_same_principal(&u->ref, ref))
 			return true;
 	}
 	return false;
