@@ -203,8 +203,16 @@ sub crash
 
 	return unless $self->is_up($node);
 	$node->_update_pid(-1);
+	my $pid = $node->{_pid};
 	$node->kill9;
 	$node->{_pid} = undef;
+
+	# pg_rewind's server looks whether it is there, and init may be slow
+	foreach my $try (1 .. 300)
+	{
+		last unless kill(0, $pid);
+		sleep(0.1);
+	}
 	return;
 }
 

@@ -173,5 +173,27 @@ foreach my $how ('moved', 'mountpoint')
 	all_is_there("running server, volume $how");
 }
 
+#
+# Away in a crash recovery that changes plain relations there before any
+# other: that their files are missing does not make them encrypted.
+#
+$node->safe_psql('lives', 'CREATE TABLE plain (a int) USING heap');
+sql('CHECKPOINT');
+$keys = key_files($node);
+$node->safe_psql('lives', 'INSERT INTO plain VALUES (1)');
+$node->stop('immediate');
+take_away($ts, 'moved');
+note $node->start(fail_ok => 1) ? 'started' : 'not started';
+$node->stop('immediate', fail_ok => 1);
+$node->{_pid} = undef;
+is( join(' ', grep { /\.key$/ && !exists $keys->{$_} } sort keys %{ key_files($node) }),
+	'', 'recovery without a tablespace: no relation has got a key');
+give_back($ts);
+$node->start;
+is($node->safe_psql('lives', 'SELECT count(*) FROM t'),
+	'1000', '... rows are there');
+is($node->safe_psql('lives', 'SELECT count(*) FROM plain'),
+	1, '... plain relations are plain');
+
 $node->stop;
 done_testing();

@@ -188,11 +188,27 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 	INJECTION_POINT("tde-key-created", NULL);
 }
 
+static TdeKnownState
+what_is_known(const RelFileLocator *locator)
+{
+	TdeCachePartition *part = tde_cache_partition(locator);
+	TdeKnownState known;
+
+	LWLockAcquire(&part->lock, LW_SHARED);
+	known = tde_known_get(locator);
+	LWLockRelease(&part->lock);
+	return known;
+}
+
 /*
  * Recovery is about to create the main fork of a relation that is not there.
- * It must have been dropped later in the WAL, maybe together with its key.
- * Its pages will be written until that drop is replayed: never in clear.
- * There is no WAL to write now, so the file is made durable at once.
+ * If it was dropped later in the WAL, maybe together with its key, its pages
+ * will be written until that drop is replayed: never in clear, if it was
+ * encrypted.  There is no WAL to write now, so the file is made durable at once.
+ *
+ * That the file is missing proves nothing, neither that there was a drop, since
+ * its tablespace may be away, nor that there was a key: a relation that never
+ * had one is plain, and must be found plain when its file comes back.
  */
 void
 TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
@@ -211,6 +227,10 @@ TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
 		return;
 	if (tde_key_file_read(&rlocator->locator, &key, false,
 						  reason, sizeof(reason)) != TDE_KEYFILE_NONE)
+		return;
+
+	if (what_is_known(&rlocator->locator) == TDE_KNOWN_NOTHING &&
+		!tde_registry_was_encrypted(&rlocator->locator))
 		return;
 
 	/* No key can be made where the database never had a scope. */
@@ -242,15 +262,9 @@ TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
 static void
 forget_if_known(const RelFileLocator *locator)
 {
-	TdeCachePartition *part = tde_cache_partition(locator);
-	TdeKnownState known;
-
 	tde_registry_load(locator->dbOid);
-	LWLockAcquire(&part->lock, LW_SHARED);
-	known = tde_known_get(locator);
-	LWLockRelease(&part->lock);
-
-	if (known != TDE_KNOWN_NOTHING || TdeKeyFileExists(locator))
+	if (what_is_known(locator) != TDE_KNOWN_NOTHING ||
+		TdeKeyFileExists(locator))
 		tde_key_file_forget(locator);
 }
 

@@ -170,7 +170,7 @@ tde_key_file_install(const TdeKey *key, const uint8 *record)
 	if (record)
 		tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, false);
 
-	if (!tde_registry_append(&key->locator, true))
+	if (!tde_registry_append(&key->locator, TDE_WORD_ENCRYPTED))
 		report_registry(&key->locator);
 
 	/*
@@ -210,7 +210,7 @@ tde_key_file_forget(const RelFileLocator *locator)
 	int			rc = 0;
 	int			save_errno;
 
-	if (!tde_registry_append(locator, false))
+	if (!tde_registry_append(locator, TDE_WORD_PLAIN))
 		report_registry(locator);
 
 	LWLockAcquire(&part->lock, LW_EXCLUSIVE);

@@ -9,6 +9,11 @@
  * here that the relation has a key: 16 bytes that are appended before the key
  * file is put in its place, and again, saying the opposite, before the key is
  * removed or the number given to a plain relation.  What was said last counts.
+ *
+ * Replay asks here, too, whether a relation whose file is missing was encrypted
+ * (tde_registry_was_encrypted): one that was gets a key of this node, one that
+ * never was is plain, and its file may only be away with its tablespace.
+ *
  * The checkpoint that syncs a key file syncs the list with its directory.
  *
  * A list is read into the table of known.c, which then decides, when the first
@@ -41,12 +46,17 @@ typedef struct RegistryEntry
 {
 	Oid			spcOid;
 	RelFileNumber relNumber;
-	uint32		encrypted;		/* 1, or 0: not any more */
+	uint32		word;			/* a TdeRegistryWord */
 	pg_crc32c	crc;			/* of the above and the database's OID */
 } RegistryEntry;
 
-/* A list is not written anew before it has so many entries. */
+/*
+ * A list is not written anew before it has so many entries.  Then as many of
+ * the newest ones are kept as pg_rewind may yet bring back in replay, also
+ * those of relations that were dropped.
+ */
 #define COMPACT_FROM	(1024 * 1024)
+#define COMPACT_KEEP	(COMPACT_FROM / 4)
 
 /* The databases whose lists were read, an open-addressed table. */
 #define MAX_LOADED		(2 * TDE_MAX_SCOPES)
@@ -119,26 +129,47 @@ entry_crc(const RegistryEntry *entry, Oid dbOid)
 }
 
 static RegistryEntry
-make_entry(const RelFileLocator *locator, bool encrypted)
+make_entry(const RelFileLocator *locator, TdeRegistryWord word)
 {
 	RegistryEntry entry = {
 		.spcOid = locator->spcOid,
 		.relNumber = locator->relNumber,
-		.encrypted = encrypted
+		.word = word
 	};
 
 	entry.crc = entry_crc(&entry, locator->dbOid);
 	return entry;
 }
 
+/* ---- what replay remembers of lists, in its own memory ---- */
+
+/* Relations whose last word is that they have, or had, a key. */
+static HTAB *had_key = NULL;
+
+/* Stands among them for the database itself, whose list was read. */
+static RelFileLocator
+list_mark(Oid dbOid)
+{
+	RelFileLocator mark = {.dbOid = dbOid};
+
+	return mark;
+}
+
+static void
+remember(const RelFileLocator *locator, TdeRegistryWord word)
+{
+	(void) hash_search(had_key, locator,
+					   word == TDE_WORD_PLAIN ? HASH_REMOVE : HASH_ENTER, NULL);
+}
+
 /*
- * Say that a relation has a key, or has none any more.  Returns false with
- * errno set if that could not be written.  The caller requests the sync.
+ * Say what a relation is from now on.  Returns false with errno set if that
+ * could not be written.  The caller requests the sync.
  */
 bool
-tde_registry_append(const RelFileLocator *locator, bool encrypted)
+tde_registry_append(const RelFileLocator *locator, TdeRegistryWord word)
 {
-	RegistryEntry entry = make_entry(locator, encrypted);
+	RegistryEntry entry = make_entry(locator, word);
 	char		path[MAXPGPATH];
 	ssize_t		n;
 	int			fd;
@@ -149,7 +180,7 @@ tde_registry_append(const RelFileLocator *locator, bool encrypted)
 	if (fd < 0)
 	{
 		/* no key store of this database: nothing is listed */
-		return errno == ENOENT && !encrypted;
+		return errno == ENOENT && word != TDE_WORD_ENCRYPTED;
 	}
 	errno = 0;
 	do
@@ -158,6 +189,8 @@ tde_registry_append(const RelFileLocator *locator, bool encrypted)
 	} while (n < 0 && errno == EINTR);
 	save_errno = errno ? errno : ENOSPC;
 	close(fd);
+	if (had_key != NULL)
+		remember(locator, word);
 	errno = save_errno;
 	return n == sizeof(entry);
 }
@@ -193,7 +226,7 @@ read_list(RegistryList *list, Oid dbOid)
  * be of the length of entries, the next one is looked for byte by byte.
  */
 static bool
-next_entry(RegistryList *list, RelFileLocator *locator, bool *encrypted)
+next_entry(RegistryList *list, RelFileLocator *locator, TdeRegistryWord *word)
 {
 	for (; list->at + sizeof(RegistryEntry) <= list->len; list->at++)
 	{
@@ -206,7 +239,7 @@ next_entry(RegistryList *list, RelFileLocator *locator, bool *encrypted)
 		locator->spcOid = entry.spcOid;
 		locator->dbOid = list->dbOid;
 		locator->relNumber = entry.relNumber;
-		*encrypted = entry.encrypted != 0;
+		*word = (TdeRegistryWord) entry.word;
 		return true;
 	}
 	return false;
@@ -223,7 +256,7 @@ tde_registry_load(Oid dbOid)
 {
 	RegistryList list;
 	RelFileLocator locator;
-	bool		encrypted;
+	TdeRegistryWord word;
 
 	if (is_loaded(dbOid))
 		return;
@@ -232,13 +265,50 @@ tde_registry_load(Oid dbOid)
 	if (!is_loaded(dbOid))
 	{
 		read_list(&list, dbOid);
-		while (next_entry(&list, &locator, &encrypted))
-			tde_known_list(&locator, encrypted);
+		while (next_entry(&list, &locator, &word))
+			tde_known_list(&locator, word == TDE_WORD_ENCRYPTED);
 		if (list.data)
 			pfree(list.data);
 	}
 	note_loaded(dbOid);
 	LWLockRelease(&registry_shared->lock);
+}
+
+/*
+ * Has, or had, a relation a key, as far as its database's list tells?  A list
+ * that cannot be read is an error.  For replay: what other processes append
+ * after this was first asked is not noticed, and replay appends itself what
+ * it may ask for.
+ */
+bool
+tde_registry_was_encrypted(const RelFileLocator *locator)
+{
+	RelFileLocator mark = list_mark(locator->dbOid);
+
+	if (had_key == NULL)
+	{
+		HASHCTL		ctl = {
+			.keysize = sizeof(RelFileLocator),
+			.entrysize = sizeof(RelFileLocator),
+		};
+
+		had_key = hash_create("relations that had a key", 1024, &ctl,
+							  HASH_ELEM | HASH_BLOBS);
+	}
+	if (hash_search(had_key, &mark, HASH_FIND, NULL) == NULL)
+	{
+		RegistryList list;
+		RelFileLocator listed;
+		TdeRegistryWord word;
+
+		read_list(&list, locator->dbOid);
+		while (next_entry(&list, &listed, &word))
+			remember(&listed, word);
+		if (list.data)
+			pfree(list.data);
+		(void) hash_search(had_key, &mark, HASH_ENTER, NULL);
+	}
+	return hash_search(had_key, locator, HASH_FIND, NULL) != NULL;
 }
 
 /*
@@ -248,9 +318,15 @@ tde_registry_load(Oid dbOid)
 void
 tde_registry_compact(Oid dbOid)
 {
+	typedef struct Listed
+	{
+		RelFileLocator locator;
+		TdeRegistryWord word;
+		size_t		number;		/* of its last entry */
+	} Listed;
 	HASHCTL		ctl = {
 		.keysize = sizeof(RelFileLocator),
-		.entrysize = sizeof(RelFileLocator),
+		.entrysize = sizeof(Listed),
 		.hcxt = CurrentMemoryContext,
 	};
 	char		path[MAXPGPATH];
@@ -258,10 +334,11 @@ tde_registry_compact(Oid dbOid)
 	RegistryList list;
 	RegistryEntry *entries;
 	RelFileLocator locator;
-	bool		encrypted;
+	TdeRegistryWord word;
 	HTAB	   *relations;
 	HASH_SEQ_STATUS status;
-	RelFileLocator *found;
+	Listed	   *found;
+	size_t		n = 0;
 	size_t		kept = 0;
 
 	/* if this fails the list is not to be compacted now */
@@ -271,24 +348,30 @@ tde_registry_compact(Oid dbOid)
 		return;
 
 	read_list(&list, dbOid);
-	relations = hash_create("encrypted relations", COMPACT_FROM, &ctl,
+	relations = hash_create("listed relations", COMPACT_FROM, &ctl,
 							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	while (next_entry(&list, &locator, &encrypted))
-		(void) hash_search(relations, &locator,
-						   encrypted ? HASH_ENTER : HASH_REMOVE, NULL);
-	if (hash_get_num_entries(relations) <
-		list.len / sizeof(RegistryEntry) / 2)
+	while (next_entry(&list, &locator, &word))
 	{
-		entries = palloc(sizeof(RegistryEntry) *
-						 (hash_get_num_entries(relations) + 1));
-		hash_seq_init(&status, relations);
-		while ((found = hash_seq_search(&status)) != NULL)
-			entries[kept++] = make_entry(found, true);
+		found = hash_search(relations, &locator, HASH_ENTER, NULL);
+		found->word = word;
+		found->number = n++;
+	}
+	entries = palloc(sizeof(RegistryEntry) *
+					 (hash_get_num_entries(relations) + 1));
+	hash_seq_init(&status, relations);
+	while ((found = hash_seq_search(&status)) != NULL)
+	{
+		if (found->word == TDE_WORD_ENCRYPTED ||
+			found->number + COMPACT_KEEP >= n)
+			entries[kept++] = make_entry(&found->locator, found->word);
+	}
+	if (kept < n / 2)
+	{
 		tde_write_temp_file(path, (uint8 *) entries,
 							sizeof(RegistryEntry) * kept, true);
 		tde_rename_temp_file(path, ERROR);
-		pfree(entries);
 	}
+	pfree(entries);
 	hash_destroy(relations);
 	if (list.data)
 		pfree(list.data);

@@ -82,8 +82,18 @@ extern void tde_known_forget_database(Oid dbOid, Oid spcOid);
 /* ---- what had a key before the server was started (registry.c) ---- */
 
 extern void TdeRegistryShmemInit(int tranche);
-extern bool tde_registry_append(const RelFileLocator *locator, bool encrypted);
+/* What is said of a relation, as it stands in the file. */
+typedef enum TdeRegistryWord
+{
+	TDE_WORD_REMOVED = 0,		/* had a key, and was dropped */
+	TDE_WORD_ENCRYPTED = 1,		/* has a key */
+	TDE_WORD_PLAIN = 2,			/* the number was given to a plain one */
+} TdeRegistryWord;
+
+extern bool tde_registry_append(const RelFileLocator *locator,
+								TdeRegistryWord word);
 extern void tde_registry_load(Oid dbOid);
+extern bool tde_registry_was_encrypted(const RelFileLocator *locator);
 extern void tde_registry_compact(Oid dbOid);
 
 /* ---- key files (key_file.c) ---- */

@@ -168,7 +168,7 @@ remove_key(const TdeRemoval *removal)
 		if (done)
 		{
 			/* without this word the missing key would only count as lost */
-			(void) tde_registry_append(locator, false);
+			(void) tde_registry_append(locator, TDE_WORD_REMOVED);
 			tde_key_path(locator, path);
 			removed = unlink(path) == 0;
 			if (!removed && errno != ENOENT)
