@@ -33,6 +33,7 @@ int			tde_cipher = TDE_AES_128_XTS;
 bool		tde_enforce_encryption = false;
 bool		tde_inherit_global_providers = true;
 bool		tde_wal_encrypt = false;
+bool		tde_accept_clear_wal = false;
 bool		tde_lock_memory = false;
 int			tde_key_wait_timeout = 30;
 int			tde_key_state_poll_interval = 0;
@@ -216,6 +217,15 @@ TdeDefineSettings(void)
 							 "Encrypts the write-ahead log.",
 							 "A server key must be set.",
 							 &tde_wal_encrypt,
+							 false,
+							 PGC_POSTMASTER,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("pg_tde.accept_clear_wal",
+							 "Recovery accepts WAL in clear where encrypted WAL is expected.",
+							 "Only for an archive that pg_tde_archive_decrypt has made and that nobody else can write to.",
+							 &tde_accept_clear_wal,
 							 false,
 							 PGC_POSTMASTER,
 							 0,

@@ -21,7 +21,13 @@
 #include "tde/wal_epoch.h"
 
 #define MAGIC			"CFWE"
-#define VERSION			1
+
+/*
+ * In version 1 the record of an epoch in clear has no key, and so no tag.
+ * Those of encrypted epochs are still written with version 1.
+ */
+#define VERSION_CLEAR_TAGGED	2
+#define VERSION			2
 
 /* Offsets. */
 #define OFFSET_LENGTH	8
@@ -74,9 +80,9 @@ check_values(const TdeWalEpoch *epoch)
 		epoch->prev_end == InvalidXLogRecPtr ||
 		epoch->prev_end >= epoch->start)
 		return gettext_noop("position of the epoch is invalid");
-	if (epoch->id == 0)
+	if (epoch->id == 0 && !tde_wal_epoch_is_tagged(epoch))
 	{
-		if (epoch->scope_len != 0 || !TdeIdEquals(&epoch->generation, &zero))
+		if (!TdeIdEquals(&epoch->generation, &zero))
 			return gettext_noop("epoch in clear has a key");
 	}
 	else if (!scope_fits(epoch))
@@ -90,6 +96,7 @@ tde_wal_epoch_encode(const TdeWalEpoch *epoch, const uint8 *scope_key,
 {
 	TdeWriter	w = {buf};
 	uint8		aad[AAD_LEN];
+	bool		tagged = tde_wal_epoch_is_tagged(epoch);
 	const char *wrong = check_values(epoch);
 	size_t		len = OFFSET_SCOPE + epoch->scope_len + TDE_CRC_LEN;
 
@@ -102,7 +109,7 @@ tde_wal_epoch_encode(const TdeWalEpoch *epoch, const uint8 *scope_key,
 	}
 
 	tde_put_bytes(&w, MAGIC, TDE_MAGIC_LEN);
-	tde_put_uint(&w, VERSION, 2);
+	tde_put_uint(&w, tagged && epoch->id == 0 ? VERSION_CLEAR_TAGGED : 1, 2);
 	tde_put_uint(&w, 0, 2);		/* flags */
 	tde_put_uint(&w, len, 4);
 	tde_put_uint(&w, epoch->id, 4);
@@ -115,7 +122,7 @@ tde_wal_epoch_encode(const TdeWalEpoch *epoch, const uint8 *scope_key,
 	tde_put_bytes(&w, epoch->generation.b, TDE_ID_LEN);
 	Assert(w.p == buf + OFFSET_IV);
 
-	if (epoch->id == 0)
+	if (!tagged)
 		tde_put_reserved(&w, OFFSET_SCOPE_LEN - OFFSET_IV);
 	else
 	{
@@ -139,11 +146,14 @@ tde_wal_epoch_decode(const uint8 *buf, size_t len, TdeWalEpoch *epoch,
 					 const char **reason)
 {
 	TdeReader	r;
+	int			version;
 	bool		known;
+	bool		tagged;
 	size_t		stated;
 
 	memset(epoch, 0, sizeof(TdeWalEpoch));
-	if (!tde_format_begin(&r, buf, len, MAGIC, VERSION, reason))
+	version = tde_format_begin(&r, buf, len, MAGIC, VERSION, reason);
+	if (version == 0)
 		return -1;
 	known = tde_get_uint(&r, 2) == 0;
 	stated = tde_get_uint(&r, 4);
@@ -158,7 +168,8 @@ tde_wal_epoch_decode(const uint8 *buf, size_t len, TdeWalEpoch *epoch,
 	epoch->system_identifier = tde_get_uint(&r, 8);
 	epoch->created = tde_get_uint(&r, 8);
 	tde_get_bytes(&r, epoch->generation.b, TDE_ID_LEN);
-	if (epoch->id == 0)
+	tagged = epoch->id != 0 || version >= VERSION_CLEAR_TAGGED;
+	if (!tagged)
 		tde_get_reserved(&r, OFFSET_SCOPE_LEN - OFFSET_IV);
 	else if ((size_t) (r.end - r.p) >= OFFSET_SCOPE_LEN - OFFSET_IV)
 		r.p = buf + OFFSET_SCOPE_LEN;
@@ -172,6 +183,8 @@ tde_wal_epoch_decode(const uint8 *buf, size_t len, TdeWalEpoch *epoch,
 		*reason = gettext_noop("record has a wrong length");
 	else if (!known)
 		*reason = gettext_noop("record uses an unknown feature");
+	else if (tagged != tde_wal_epoch_is_tagged(epoch))
+		*reason = gettext_noop("record's scope does not fit its version");
 	else
 		*reason = check_values(epoch);
 	return *reason == NULL ? 0 : -1;
@@ -198,8 +211,11 @@ tde_wal_epoch_unwrap(const uint8 *buf, size_t len, const uint8 *scope_key,
 
 	if (tde_wal_epoch_decode(buf, len, epoch, reason) < 0)
 		return -1;
-	if (epoch->id == 0)
-		return 0;
+	if (!tde_wal_epoch_is_tagged(epoch))
+	{
+		*reason = gettext_noop("record has no tag");
+		return -1;
+	}
 	make_aad(buf, aad);
 	if (tde_unwrap(scope_key, buf + OFFSET_IV, aad, AAD_LEN,
 				   buf + OFFSET_WRAPPED, TDE_WAL_KEY_LEN, epoch->key,

@@ -7,8 +7,8 @@
  * until it meets another one's.  A page of another epoch that is known is a
  * leftover of earlier WAL at the same position, and ends WAL as a wrong page
  * address does.  A page of an unknown epoch is never taken for the end of WAL:
- * see TdeWalKeySource.no_key.  Pages in clear pass: what they contain is
- * judged by the checks of records, as without encryption.
+ * see TdeWalKeySource.no_key.  Which pages in clear pass is for the source of
+ * the keys to say; the server is careful in recovery.
  *
  * A reader that was sent to a position knows of no epoch, and takes the page's
  * word for it.
@@ -96,10 +96,8 @@ tde_wal_reader_forget_keys(void)
 	}
 }
 
-static void fail(XLogReaderState *state, const char *fmt,...) pg_attribute_printf(2, 3);
-
-static void
-fail(XLogReaderState *state, const char *fmt,...)
+void
+tde_wal_reader_fail(XLogReaderState *state, const char *fmt,...)
 {
 	va_list		args;
 
@@ -145,14 +143,14 @@ cipher_for_page(XLogReaderState *state, XLogRecPtr pageptr, uint32 id,
 		if (in_epoch && !expected)
 		{
 			tde_wipe(epoch.key, sizeof(epoch.key));
-			fail(state, "unexpected key ID %08X (expected %08X) in WAL page at %X/%X",
+			tde_wal_reader_fail(state, "unexpected key ID %08X (expected %08X) in WAL page at %X/%X",
 				 id, state->tde_epoch_id, LSN_FORMAT_ARGS(pageptr));
 			return NULL;
 		}
 		cipher = make_cipher(&epoch);
 		tde_wipe(epoch.key, sizeof(epoch.key));
 		if (cipher == NULL)
-			fail(state, "could not decrypt WAL page at %X/%X: %s",
+			tde_wal_reader_fail(state, "could not decrypt WAL page at %X/%X: %s",
 				 LSN_FORMAT_ARGS(pageptr), _(tde_cipher_error()));
 		else
 		{
@@ -169,7 +167,7 @@ cipher_for_page(XLogReaderState *state, XLogRecPtr pageptr, uint32 id,
 		return NULL;
 	}
 
-	fail(state, "key %08X of WAL page at %X/%X of timeline %u is not available: %s",
+	tde_wal_reader_fail(state, "key %08X of WAL page at %X/%X of timeline %u is not available: %s",
 		 id, LSN_FORMAT_ARGS(pageptr), hdr->xlp_tli, problem);
 	if (tde_wal_key_source && tde_wal_key_source->no_key)
 		tde_wal_key_source->no_key(pageptr, state->errormsg_buf);
@@ -185,7 +183,12 @@ tde_wal_read_page(XLogReaderState *state, XLogRecPtr pageptr, int readLen)
 	EpochCipher *cipher;
 
 	if (likely(id == 0) || (id & TDE_WAL_DECRYPTED))
+	{
+		if (tde_wal_key_source && tde_wal_key_source->check_clear_page)
+			return tde_wal_key_source->check_clear_page(state, pageptr,
+														readLen);
 		return readLen;
+	}
 
 	cipher = cipher_for_page(state, pageptr, id, &result);
 	if (cipher == NULL)
@@ -194,7 +197,7 @@ tde_wal_read_page(XLogReaderState *state, XLogRecPtr pageptr, int readLen)
 							 XLogPageHeaderSize((XLogPageHeader) page),
 							 readLen) < 0)
 	{
-		fail(state, "could not decrypt WAL page at %X/%X: %s",
+		tde_wal_reader_fail(state, "could not decrypt WAL page at %X/%X: %s",
 			 LSN_FORMAT_ARGS(pageptr), _(tde_cipher_error()));
 		return XLREAD_FAIL;
 	}

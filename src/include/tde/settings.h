@@ -18,6 +18,7 @@ extern PGDLLIMPORT int tde_cipher;	/* pg_tde.cipher, a TdeCipher */
 extern PGDLLIMPORT bool tde_enforce_encryption; /* pg_tde.enforce_encryption */
 extern PGDLLIMPORT bool tde_inherit_global_providers;	/* pg_tde.inherit_global_providers */
 extern PGDLLIMPORT bool tde_wal_encrypt;	/* pg_tde.wal_encrypt */
+extern PGDLLIMPORT bool tde_accept_clear_wal;	/* pg_tde.accept_clear_wal */
 extern PGDLLIMPORT bool tde_lock_memory;	/* lock_memory */
 extern PGDLLIMPORT int tde_key_wait_timeout;	/* pg_tde.key_wait_timeout, s */
 extern PGDLLIMPORT bool tde_log_key_access; /* pg_tde.log_key_access */

@@ -43,13 +43,23 @@ typedef struct TdeWalEpoch
 	uint8		key[TDE_WAL_KEY_LEN];	/* in clear, after unwrapping */
 } TdeWalEpoch;
 
+/*
+ * Has it a key, and so a tag?  One that is in clear uses the key for nothing
+ * else; one from before version 2 of the record has none.
+ */
+static inline bool
+tde_wal_epoch_is_tagged(const TdeWalEpoch *epoch)
+{
+	return epoch->scope_len > 0;
+}
+
 /* Longest encoded epoch. */
 #define TDE_WAL_EPOCH_MAX_LEN	2048
 
 /*
  * Wrap epoch->key under the scope key and encode the epoch into buf, which
  * has room for TDE_WAL_EPOCH_MAX_LEN bytes.  Returns the length, or 0 with
- * tde_cipher_error().  An epoch whose id is 0 has neither key nor scope.
+ * tde_cipher_error().  Only an epoch in clear may be without a key and scope.
  */
 extern size_t tde_wal_epoch_encode(const TdeWalEpoch *epoch,
 								   const uint8 *scope_key, uint8 *buf);
@@ -67,7 +77,8 @@ extern int	tde_wal_epoch_decode(const uint8 *buf, size_t len,
 extern size_t tde_wal_epoch_length(const uint8 *buf, size_t len);
 
 /*
- * Having decoded it, unwrap the key under the scope key of its generation.
+ * Having decoded it, unwrap the key under the scope key of its generation; that
+ * authenticates the record.  -1 with *reason.
  */
 extern int	tde_wal_epoch_unwrap(const uint8 *buf, size_t len,
 								 const uint8 *scope_key, TdeWalEpoch *epoch,

@@ -51,6 +51,13 @@ typedef struct TdeWalKeySource
 	 * If this returns (or is NULL) the page is an invalid one.
 	 */
 	void		(*no_key) (XLogRecPtr pageptr, const char *message);
+
+	/*
+	 * Is a page in clear, whose header is valid, to be believed?  Returns
+	 * readLen if so, and else as tde_wal_read_page does.  NULL where all are.
+	 */
+	int			(*check_clear_page) (XLogReaderState *state,
+									 XLogRecPtr pageptr, int readLen);
 } TdeWalKeySource;
 
 extern PGDLLIMPORT const TdeWalKeySource *tde_wal_key_source;
@@ -63,6 +70,12 @@ extern PGDLLIMPORT const TdeWalKeySource *tde_wal_key_source;
  */
 extern int	tde_wal_read_page(XLogReaderState *state, XLogRecPtr pageptr,
 							  int readLen);
+
+/*
+ * Say what is wrong in state->errormsg_buf.  fmt is translated.
+ */
+extern void tde_wal_reader_fail(XLogReaderState *state, const char *fmt,...)
+			pg_attribute_printf(2, 3);
 
 /* A record was decoded: if it begins an epoch, the reader is in it now. */
 extern void tde_wal_enter_epoch(XLogReaderState *state,

@@ -67,11 +67,11 @@ refuse_unread_wal(XLogRecPtr end)
 		return;
 	ereport(FATAL,
 			(errcode(ERRCODE_DATA_CORRUPTED),
-			 errmsg("WAL does not end at %X/%X, but goes on under a key that is not available",
+			 errmsg("WAL does not end at %X/%X, but goes on with a page that cannot be used",
 					LSN_FORMAT_ARGS(end)),
-			 errdetail("The page at %X/%X could not be decrypted.",
+			 errdetail("The page at %X/%X could not be decrypted, or is not to be believed.",
 					   LSN_FORMAT_ARGS(tde_wal_unread_page)),
-			 errhint("See the server log for the key that is missing.")));
+			 errhint("See the server log for the key that is missing or for what is wrong with the page.")));
 }
 
 bool
@@ -83,7 +83,22 @@ TdeWalNeedsCheckpoint(void)
 /* ---- the key ---- */
 
 /*
- * The scope that new epochs are under: the server's, with its newest
+ * The server's scope with one generation, i, encoded.
+ */
+static uint8 *
+encode_generation(const TdeScope *scope, int i, size_t *len)
+{
+	TdeScope	single = *scope;
+	uint8	   *encoded = palloc(tde_scope_encoded_size(1));
+
+	single.generations += i;
+	single.ngenerations = 1;
+	*len = tde_scope_encode(&single, encoded);
+	return encoded;
+}
+
+/*
+ * The scope that a new epoch's key is under: the server's, with its newest
  * generation only, encoded; and that generation's key.
  */
 static uint8 *
@@ -93,7 +108,6 @@ server_scope(TdeId *generation, uint8 *scope_key, size_t *len)
 	char		problem[TDE_REASON_LEN];
 	char		path[MAXPGPATH];
 	TdeScope   *scope;
-	TdeScope	single;
 	uint8	   *encoded;
 
 	scope = tde_scope_read(TDE_SCOPE_SERVER, InvalidOid, reason,
@@ -111,10 +125,7 @@ server_scope(TdeId *generation, uint8 *scope_key, size_t *len)
 				 errhint("Start the server with \"%s\" off and set one with pg_tde_set_server_key_using_global_key_provider().",
 						 "pg_tde.wal_encrypt")));
 
-	single = *scope;
-	single.generations += scope->ngenerations - 1;
-	single.ngenerations = 1;
-	*generation = single.generations->id;
+	*generation = scope->generations[scope->ngenerations - 1].id;
 	if (!tde_generation_key(generation, scope_key))
 	{
 		bool		known = tde_scope_is_unavailable(TDE_SCOPE_SERVER,
@@ -127,34 +138,71 @@ server_scope(TdeId *generation, uint8 *scope_key, size_t *len)
 				 errdetail("It is in file \"%s\".", path),
 				 errhint("Start the server when the key provider returns the key; if it has moved, tell the server with pg_tde_change_key_provider.")));
 	}
-	encoded = palloc(tde_scope_encoded_size(1));
-	*len = tde_scope_encode(&single, encoded);
+	encoded = encode_generation(scope, scope->ngenerations - 1, len);
 	tde_scope_free(scope);
 	return encoded;
 }
 
 /*
- * Draw id and key of an epoch, and encode it into buf; returns the length.
+ * The scope for the tag of an epoch in clear: any generation whose key is in
+ * memory will do, as that of the WAL which recovery has just read is.  NULL if
+ * there is none: that WAL had been decrypted for an archive.
+ */
+static uint8 *
+scope_for_tag(TdeId *generation, uint8 *scope_key, size_t *len)
+{
+	char		reason[256];
+	TdeScope   *scope = tde_scope_read(TDE_SCOPE_SERVER, InvalidOid, reason,
+									   sizeof(reason));
+	uint8	   *encoded = NULL;
+
+	*len = 0;
+	if (scope == NULL)
+		return NULL;
+	for (int i = scope->ngenerations - 1; i >= 0 && encoded == NULL; i--)
+	{
+		*generation = scope->generations[i].id;
+		if (tde_generation_key(generation, scope_key))
+			encoded = encode_generation(scope, i, len);
+	}
+	tde_scope_free(scope);
+	if (encoded == NULL)
+		memset(generation, 0, sizeof(*generation));
+	return encoded;
+}
+
+static void
+draw(void *to, size_t len)
+{
+	if (tde_random(to, len) < 0)
+		ereport(FATAL,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not make a key for WAL: %s",
+						_(tde_cipher_error()))));
+}
+
+/*
+ * Draw an epoch's key, and its id unless it is in clear, and encode it into
+ * buf; returns the length.
  */
 static size_t
-encode_new_epoch(TdeWalEpoch *epoch, uint8 *buf)
+encode_new_epoch(TdeWalEpoch *epoch, bool encrypt, uint8 *buf)
 {
 	uint8		scope_key[TDE_WRAP_KEY_LEN];
 	uint8	   *scope;
 	size_t		len;
 
-	epoch->scope = scope = server_scope(&epoch->generation, scope_key,
-										&epoch->scope_len);
-	do
+	scope = (encrypt ? server_scope : scope_for_tag)
+		(&epoch->generation, scope_key, &epoch->scope_len);
+	epoch->scope = scope;
+	if (scope != NULL)
+		draw(epoch->key, sizeof(epoch->key));
+	while (encrypt &&
+		   (epoch->id == 0 || tde_wal_epoch_id_is_used(epoch->id)))
 	{
-		if (tde_random(&epoch->id, sizeof(epoch->id)) < 0 ||
-			tde_random(epoch->key, sizeof(epoch->key)) < 0)
-			ereport(FATAL,
-					(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-					 errmsg("could not make a key for WAL: %s",
-							_(tde_cipher_error()))));
+		draw(&epoch->id, sizeof(epoch->id));
 		epoch->id &= ~TDE_WAL_DECRYPTED;
-	} while (epoch->id == 0 || tde_wal_epoch_id_is_used(epoch->id));
+	}
 
 	len = tde_wal_epoch_encode(epoch, scope_key, buf);
 	tde_wipe(scope_key, sizeof(scope_key));
@@ -163,7 +211,8 @@ encode_new_epoch(TdeWalEpoch *epoch, uint8 *buf)
 				(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
 				 errmsg("could not make a key for WAL: %s",
 						_(tde_cipher_error()))));
-	pfree(scope);
+	if (scope != NULL)
+		pfree(scope);
 	return len;
 }
 
@@ -411,15 +460,11 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	epoch.start = page + XLOG_BLCKSZ;
 	epoch.system_identifier = GetSystemIdentifier();
 	epoch.created = tde_now();
+	len = encode_new_epoch(&epoch, encrypt, encoded);
+	tde_wal_epoch_store(encoded, len);
+	INJECTION_POINT("tde-wal-epoch-stored", NULL);
 	if (encrypt)
-	{
-		len = encode_new_epoch(&epoch, encoded);
-		tde_wal_epoch_store(encoded, len);
-		INJECTION_POINT("tde-wal-epoch-stored", NULL);
 		needs_checkpoint = !checkpoint_is_encrypted(control);
-	}
-	else
-		len = tde_wal_epoch_encode(&epoch, NULL, encoded);
 
 	/*
 	 * After a clean shutdown the next start would look no further than the

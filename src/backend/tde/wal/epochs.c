@@ -61,12 +61,9 @@ TdeWalIsEncrypted(void)
 	return tde_wal_writing->id != 0;
 }
 
-/*
- * Unwrap an epoch's key with the scope key in memory.
- */
-static TdeWalKeyStatus
-unwrap(const uint8 *record, size_t len, TdeWalEpoch *epoch,
-	   char *problem, size_t problem_size)
+TdeWalKeyStatus
+tde_wal_epoch_authenticate(const uint8 *record, size_t len, TdeWalEpoch *epoch,
+						   char *problem, size_t problem_size)
 {
 	uint8		scope_key[TDE_WRAP_KEY_LEN];
 	const char *why;
@@ -75,6 +72,11 @@ unwrap(const uint8 *record, size_t len, TdeWalEpoch *epoch,
 	if (tde_wal_epoch_decode(record, len, epoch, &why) < 0)
 	{
 		strlcpy(problem, _(why), problem_size);
+		return TDE_WAL_KEY_UNUSABLE;
+	}
+	if (!tde_wal_epoch_is_tagged(epoch))
+	{
+		strlcpy(problem, _("record has no tag"), problem_size);
 		return TDE_WAL_KEY_UNUSABLE;
 	}
 	if (!tde_generation_key(&epoch->generation, scope_key))
@@ -132,7 +134,8 @@ find_key(const TdeWalEpochQuery *query, TdeWalEpoch *epoch,
 	status = tde_store_find_epoch(data, len, EPOCHS_PATH, query, epoch,
 								  &record, &record_len, problem, problem_size);
 	if (status == TDE_WAL_KEY_FOUND)
-		status = unwrap(record, record_len, epoch, problem, problem_size);
+		status = tde_wal_epoch_authenticate(record, record_len, epoch,
+											problem, problem_size);
 	pfree(data);
 	if (status == TDE_WAL_KEY_FOUND && AmStartupProcess())
 		pg_atomic_write_u32(&tde_wal_writing->replaying, query->id);
@@ -169,9 +172,23 @@ tde_wal_epochs_init(void)
 	static const TdeWalKeySource source = {
 		.find = find_key,
 		.no_key = no_key,
+		.check_clear_page = tde_wal_check_clear_page,
 	};
 
 	tde_wal_key_source = &source;
+}
+
+uint8 *
+tde_wal_epochs_read(size_t *len, char **problem)
+{
+	TdeStoreProblem found;
+	int			n;
+	uint8	   *data = tde_store_read_epochs(EPOCHS_PATH, len, &n, &found);
+
+	*problem = NULL;
+	if (data == NULL && !found.missing)
+		*problem = pstrdup(tde_store_problem_text(&found));
+	return data;
 }
 
 /*
@@ -341,15 +358,15 @@ tde_redo_wal_epoch(XLogReaderState *record)
 	if (epoch.id != 0)
 	{
 		make_generation_resident(&epoch);
-		if (unwrap(data, len, &epoch, problem, sizeof(problem)) !=
-			TDE_WAL_KEY_FOUND)
+		if (tde_wal_epoch_authenticate(data, len, &epoch, problem,
+									   sizeof(problem)) != TDE_WAL_KEY_FOUND)
 			ereport(FATAL,
 					(errcode(ERRCODE_DATA_CORRUPTED),
 					 errmsg("could not use key %08X of the WAL epoch at %X/%X: %s",
 							epoch.id, LSN_FORMAT_ARGS(record->ReadRecPtr),
 							problem)));
 		tde_wipe(epoch.key, sizeof(epoch.key));
-		tde_wal_epoch_store(data, len);
 	}
+	tde_wal_epoch_store(data, len);
 	pg_atomic_write_u32(&tde_wal_writing->replaying, epoch.id);
 }

@@ -13,6 +13,7 @@
 #define TDE_WAL_INTERNAL_H
 
 #include "tde/wal.h"
+#include "tde/wal_reader.h"
 
 /* ---- insert.c ---- */
 
@@ -30,12 +31,33 @@ extern void tde_wal_epochs_init(void);
  */
 extern void tde_wal_epoch_store(const uint8 *record, size_t len);
 
+/*
+ * The file's content, palloc'd, and its length; NULL with what is wrong with
+ * it, palloc'd, or with NULL if there is no such file.
+ */
+extern uint8 *tde_wal_epochs_read(size_t *len, char **problem);
+
+/*
+ * Unwrap an epoch's key with the scope key in memory, which authenticates the
+ * record.  Other than FOUND comes with the reason in "problem".
+ */
+extern TdeWalKeyStatus tde_wal_epoch_authenticate(const uint8 *record,
+												  size_t len,
+												  TdeWalEpoch *epoch,
+												  char *problem,
+												  size_t problem_size);
+
 /* Is there an epoch with that id in the file? */
 extern bool tde_wal_epoch_id_is_used(uint32 id);
 
+/* ---- clear_pages.c, for TdeWalKeySource ---- */
+
+extern int	tde_wal_check_clear_page(XLogReaderState *state,
+									 XLogRecPtr pageptr, int readLen);
+
 /*
- * Where recovery met a page for which it had no key, and went on waiting for
- * one; InvalidXLogRecPtr if it did not.
+ * Where recovery met a page that it had no key for or that it did not believe,
+ * and went on waiting for a better one; InvalidXLogRecPtr if it did not.
  */
 extern XLogRecPtr tde_wal_unread_page;
 

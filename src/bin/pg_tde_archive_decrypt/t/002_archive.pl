@@ -290,9 +290,10 @@ is($other->safe_psql('postgres', 'SELECT count(*) FROM t WHERE a = -1'),
 	1, 'it goes on, through a crash');
 $other->stop;
 
-my $clear = restored('clear', "cp $dir/clear/%f %p", '');
+my $clear = restored('clear', "cp $dir/clear/%f %p",
+	'pg_tde.accept_clear_wal = on');
 recover($clear);
-is(rows_of($clear), $all, 'without the program recovery works as well');
+is(rows_of($clear), $all, 'where a setting says so it works without the program');
 isnt(join(' ', files_with($clear->data_dir . '/pg_wal', $canary)), '',
 	'with WAL in clear');
 $clear->stop;
@@ -311,7 +312,8 @@ sub first_wal
 # was encrypted: pg_tde_restore_encrypt would encrypt the new records under the
 # old key, and the positions had others.
 my $off = restored('off', "cp $dir/clear/%f %p",
-	$to_middle =~ s/middle/early/r . "\npg_tde.wal_encrypt = off");
+	$to_middle =~ s/middle/early/r
+	  . "\npg_tde.wal_encrypt = off\npg_tde.accept_clear_wal = on");
 recover($off);
 is(rows_of($off), $early, 'recovery to an earlier point in time');
 # The first record of the new timeline
@@ -335,6 +337,7 @@ $standby->append_conf(
 	'postgresql.conf', qq{
 restore_command = 'cp $dir/clear/%f %p'
 archive_mode = off
+pg_tde.accept_clear_wal = on
 });
 $standby->set_standby_mode;
 $standby->start;

@@ -27,7 +27,7 @@ decode(const uint8 *data, size_t size)
 
 	if (tde_wal_epoch_decode(data, size, &epoch, &reason) < 0)
 		FUZZ_REQUIRE(reason != NULL);
-	else if (epoch.id != 0)
+	else if (tde_wal_epoch_is_tagged(&epoch))
 		FUZZ_REQUIRE(tde_wal_epoch_unwrap(data, size, key, &epoch,
 										  &reason) < 0);
 	else

@@ -11,6 +11,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use TdeForge;
 use TdeTest;
 use Test::More;
 
@@ -21,19 +22,6 @@ $node->start;
 my $ring = tde_keyring($node);
 
 sub sql { return $node->safe_psql($_[1] || 'postgres', $_[0]); }
-
-sub crc32c
-{
-	my ($data) = @_;
-	my $crc = 0xFFFFFFFF;
-
-	foreach my $byte (unpack('C*', $data))
-	{
-		$crc ^= $byte;
-		$crc = $crc >> 1 ^ ($crc & 1 ? 0x82F63B78 : 0) foreach 1 .. 8;
-	}
-	return $crc ^ 0xFFFFFFFF;
-}
 
 # The same content in version 1
 sub older

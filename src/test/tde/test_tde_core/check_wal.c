@@ -350,6 +350,7 @@ check_epoch_vector(Vectors *v, TdeWalEpoch *epoch, uint8 *scope_key,
 	TdeWalEpoch back;
 	uint8		again[TDE_WAL_EPOCH_MAX_LEN];
 	const char *reason = NULL;
+	bool		tagged;
 
 	memset(epoch, 0, sizeof(*epoch));
 	epoch->id = vectors_uint(v, "id");
@@ -366,8 +367,13 @@ check_epoch_vector(Vectors *v, TdeWalEpoch *epoch, uint8 *scope_key,
 					  TDE_WAL_KEY_LEN) != TDE_WAL_KEY_LEN ||
 		vectors_bytes(v, "scope_key", scope_key,
 					  TDE_WRAP_KEY_LEN) != TDE_WRAP_KEY_LEN ||
-		tde_wal_epoch_unwrap(record, *len, scope_key, &back, &reason) < 0 ||
-		!same_epoch(&back, epoch))
+		tde_wal_epoch_decode(record, *len, &back, &reason) < 0)
+		return false;
+
+	/* what is not tagged cannot be authenticated */
+	tagged = tde_wal_epoch_is_tagged(&back);
+	if ((tde_wal_epoch_unwrap(record, *len, scope_key, &back, &reason) == 0) !=
+		tagged || !same_epoch(&back, epoch))
 		return false;
 
 	/* encoded again: a new IV, and all else the same */
@@ -376,11 +382,11 @@ check_epoch_vector(Vectors *v, TdeWalEpoch *epoch, uint8 *scope_key,
 	if (tde_wal_epoch_encode(epoch, scope_key, again) != *len ||
 		memcmp(again, record, 72) != 0 ||
 		memcmp(again + 116, record + 116, *len - 116 - 4) != 0 ||
-		(epoch->id != 0 && memcmp(again + 72, record + 72, 44) == 0))
+		(tagged && memcmp(again + 72, record + 72, 44) == 0))
 		return false;
 	memset(&back, 0, sizeof(back));
-	return tde_wal_epoch_unwrap(again, *len, scope_key, &back, &reason) == 0 &&
-		same_epoch(&back, epoch);
+	return (tde_wal_epoch_unwrap(again, *len, scope_key, &back, &reason) == 0) ==
+		tagged && same_epoch(&back, epoch);
 }
 
 /*
@@ -430,7 +436,6 @@ check_epoch_values(Checks *checks, const TdeWalEpoch *good,
 	REFUSED(epoch.prev_tli = epoch.tli + 1, "timeline before is a later one");
 	REFUSED(epoch.start += 8, "start inside a page");
 	REFUSED(epoch.prev_end = epoch.start, "no WAL between");
-	REFUSED(epoch.id = 0, "in clear with a key");
 	REFUSED(epoch.scope_len = 0, "key without a scope");
 	REFUSED(epoch.generation.b[0] ^= 1, "another generation's scope");
 #undef REFUSED
@@ -524,7 +529,7 @@ check_wal(Checks *checks)
 					   "epoch: vector %d", n))
 				continue;
 			check_decoder(checks, "epoch", decode_epoch, record, len);
-			if (epoch.id == 0)
+			if (!tde_wal_epoch_is_tagged(&epoch))
 				continue;		/* nothing to authenticate it with */
 			check(checks, forged_epoch_is_found(&epoch, scope_key, record, len),
 				  "epoch: vector %d: a forged byte is found", n);

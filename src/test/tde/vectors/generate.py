@@ -388,11 +388,12 @@ def wal_archive_cases():
 
 def wal_epoch(scope_key, iv, ident, tli, prev_tli, start, prev_end, system,
               created, generation, scope, key):
-    head = (struct.pack('<4sHH', b'CFWE', 1, 0),
+    version = 2 if scope and not ident else 1
+    head = (struct.pack('<4sHH', b'CFWE', version, 0),
             struct.pack('<IIIQQQQ', ident, tli, prev_tli, start, prev_end,
                         system, created) + generation)
     sealed = iv + AESGCM(scope_key).encrypt(iv, key, head[0] + head[1]) \
-        if ident else bytes(44)
+        if scope else bytes(44)
     return with_crc(head[0] + struct.pack('<I', 124 + len(scope)) + head[1] +
                     sealed + struct.pack('<I', len(scope)) + scope)
 
@@ -404,20 +405,22 @@ def wal_epoch_cases():
                b'n' * 255, none, 1),
               (0, 2, 1, 0x6000, 0x3F48, None, None, none, 1),
               (2, 3, 2, 0x3000000, 0x2FFC0F8, b'p' * 126, b'n' * 255,
-               (pattern(16, 653), b't' * 31, b'o' * 1023, 7), 2)]
+               (pattern(16, 653), b't' * 31, b'o' * 1023, 7), 2),
+              (0, 3, 3, 0x5000000, 0x4FFE000, b'vault', b'wal-key', none, 1)]
     whole = b''
     for i, (ident, tli, prev_tli, start, prev_end, provider, name, embedded,
             version) in enumerate(shapes):
         scope_key = pattern(32, 1300 + i)
         key = pattern(16, 1400 + i)
-        generation = pattern(16, 1500 + i) if ident else bytes(16)
+        tagged = provider is not None
+        generation = pattern(16, 1500 + i) if tagged else bytes(16)
         created = 1767225600000000 + i
         system = 0x7654321089ABCDEF - i
         scope = scope_file(pattern(16, 1600 + i), 2, 0, 0,
                            pattern(16, 1700 + i), 3, created, -1, provider,
                            name, [(generation, 2, created, scope_key,
                                    pattern(12, 1800 + i))], embedded,
-                           version) if ident else b''
+                           version) if tagged else b''
         record = wal_epoch(scope_key, pattern(12, 1900 + i), ident, tli,
                            prev_tli, start, prev_end, system, created,
                            generation, scope, key)
@@ -426,7 +429,7 @@ def wal_epoch_cases():
                ('tli', tli), ('prev_tli', prev_tli), ('start', start),
                ('prev_end', prev_end), ('system', system),
                ('created', created), ('generation', generation),
-               ('key', key if ident else bytes(16)), ('record', record)]
+               ('key', key if tagged else bytes(16)), ('record', record)]
     for n, content in ((0, b''), (len(shapes), whole)):
         yield [('test', 'wal_epochs'), ('n', n),
                ('file', with_crc(struct.pack('<4sHHII', b'CFWS', 1, 0,
