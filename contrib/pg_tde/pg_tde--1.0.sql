@@ -301,6 +301,13 @@ AS 'MODULE_PATHNAME';
 
 REVOKE ALL ON FUNCTION pg_tde_delete_key() FROM PUBLIC;
 
+CREATE FUNCTION pg_tde_delete_server_key()
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+
+REVOKE ALL ON FUNCTION pg_tde_delete_server_key() FROM PUBLIC;
+
 CREATE FUNCTION pg_tde_delete_default_key()
 RETURNS void
 LANGUAGE C VOLATILE

@@ -34,6 +34,7 @@ PG_FUNCTION_INFO_V1(pg_tde_verify_key);
 PG_FUNCTION_INFO_V1(pg_tde_verify_server_key);
 PG_FUNCTION_INFO_V1(pg_tde_verify_default_key);
 PG_FUNCTION_INFO_V1(pg_tde_delete_key);
+PG_FUNCTION_INFO_V1(pg_tde_delete_server_key);
 PG_FUNCTION_INFO_V1(pg_tde_delete_default_key);
 
 /* ---- create ---- */
@@ -142,6 +143,15 @@ pg_tde_delete_key(PG_FUNCTION_ARGS)
 {
 	pg_tde_require_writable(fcinfo);
 	TdeDeletePrincipalKey(TDE_SCOPE_DATABASE, MyDatabaseId);
+	PG_RETURN_VOID();
+}
+
+Datum
+pg_tde_delete_server_key(PG_FUNCTION_ARGS)
+{
+	pg_tde_require_superuser(fcinfo);
+	pg_tde_require_writable(fcinfo);
+	TdeDeletePrincipalKey(TDE_SCOPE_SERVER, InvalidOid);
 	PG_RETURN_VOID();
 }
 

@@ -60,7 +60,7 @@ DROP TABLE t, t2;
 SELECT pg_tde_delete_default_key();
 SELECT pg_tde_delete_database_key_provider('dp');
 SELECT key_name FROM pg_tde_key_info();
--- the server key has no end, and its provider stays
+-- it took the server key along, which was the same, so the provider can go
 \set VERBOSITY terse
 SELECT pg_tde_delete_global_key_provider('ip');
 \set VERBOSITY default

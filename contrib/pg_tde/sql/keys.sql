@@ -105,6 +105,14 @@ SELECT pg_tde_set_key_using_database_key_provider('k1', 'dp');
 SELECT pg_tde_delete_default_key();
 SELECT * FROM pg_tde_default_key_info();
 SELECT count(*), sum(a) FROM t;
+
+-- the server's own key goes by itself
+SELECT key_name FROM pg_tde_server_key_info();
+SELECT pg_tde_delete_server_key();
+SELECT * FROM pg_tde_server_key_info();
+SELECT pg_tde_delete_server_key();
+SELECT pg_tde_set_server_key_using_global_key_provider('srv1', 'gp');
+SELECT pg_tde_verify_server_key();
 SELECT * FROM t2;
 SELECT pg_tde_verify_key();
 

@@ -56,6 +56,7 @@ SELECT pg_tde_set_key_using_global_key_provider('g', 'gp2');
 SELECT pg_tde_set_server_key_using_global_key_provider('g', 'gp2');
 SELECT pg_tde_set_default_key_using_global_key_provider('g', 'gp2');
 SELECT pg_tde_delete_default_key();
+SELECT pg_tde_delete_server_key();
 -- a wrong argument tells him no more
 SELECT pg_tde_delete_global_key_provider('nosuch');
 SELECT pg_tde_delete_global_key_provider(NULL);

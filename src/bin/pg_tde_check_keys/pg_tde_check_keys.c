@@ -501,16 +501,23 @@ check_all(void)
 	};
 	int			n;
 	Oid		   *databases = list_databases(&n);
+	bool		server_key_deleted = false;
 
 	for (int i = 0; i < lengthof(kinds); i++)
 	{
 		bool		open;
 		TdeScope   *scope = check_scope(kinds[i], InvalidOid, false, &open);
 
-		if (scope)
-			tde_scope_free(scope);
+		if (scope == NULL)
+			continue;
+		if (kinds[i] == TDE_SCOPE_SERVER)
+			server_key_deleted = scope->retired;
+		tde_scope_free(scope);
 	}
-	check_wal_keys();
+
+	/* to delete the server key was to say that they are not needed */
+	if (!server_key_deleted)
+		check_wal_keys();
 	for (int i = 0; i < n; i++)
 	{
 		progress(i, n, false);

@@ -59,7 +59,10 @@ extern void TdeSetPrincipalKey(TdeScopeKind kind, Oid dbOid,
  */
 extern void TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid);
 
-/* Remove a database's own principal key, or the default key. */
+/*
+ * Remove a database's own principal key, the server's, or the default key; with
+ * that the server's, too, where it is the same one and no WAL needs it.
+ */
 extern void TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid);
 
 /*

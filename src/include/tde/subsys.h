@@ -67,6 +67,7 @@ extern void TdeKeysShmemInit(void);
 extern void TdeKeysProcessInit(void);
 extern void TdeKeysForgetStale(void);
 extern void TdeKeysRedo(XLogReaderState *record);
+extern void TdeKeysReplayNeeds(Oid dbOid);
 
 /*
  * The background worker that asks for the state of principal keys: register

@@ -134,6 +134,13 @@ extern XLogRecPtr TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info,
  */
 extern bool TdeWalNeedsCheckpoint(void);
 
+/*
+ * A server that shuts down, and writes WAL in clear: is there encrypted WAL in
+ * the segment that its last checkpoint would be in?  Then that belongs into the
+ * next one, so that the next start needs no key.
+ */
+extern bool TdeWalShutdownNeedsSwitch(void);
+
 /* Segments that ended with the beginning of the epoch may be archived. */
 extern void TdeWalEpochBegun(void);
 

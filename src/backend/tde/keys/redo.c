@@ -50,6 +50,7 @@ redo_key_records(XLogReaderState *record, const uint8 *records, Size len)
 		if (tde_key_record_decode(records, TDE_KEY_RECORD_LEN,
 								  &key, &reason) != 0)
 			damaged_record(record, reason);
+		TdeKeysReplayNeeds(key.locator.dbOid);
 		tde_make_directory(key.locator.dbOid);
 		tde_key_file_install(&key, records);
 	}
@@ -96,6 +97,7 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	bool		unavailable;
 	bool		lenient;
 	bool		may_give_up;
+	bool		over;
 	TdeAsking	asking = {0};
 
 	if (scope == NULL)
@@ -132,7 +134,11 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 	 *
 	 * What the start could not open is not waited for again: it is those
 	 * records that cannot be replayed without the keys that stop replay.
+	 *
+	 * With a record that ends a scope with nothing under it there is nothing to
+	 * ask for.
 	 */
+	over = scope->retired && tde_scope_is_over(is_newer ? scope : old);
 	unavailable = tde_scope_is_unavailable(scope->kind, scope->dbOid,
 										   problem);
 	may_give_up = scope->kind == TDE_SCOPE_DATABASE &&
@@ -141,7 +147,7 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 		(!is_newer && (old->retired || unavailable)) ||
 		(scope->kind == TDE_SCOPE_DATABASE && unavailable &&
 		 tde_given_up(scope->dbOid) != 0);
-	if (!is_newer && !unavailable &&
+	if (!is_newer && !over && !unavailable &&
 		tde_scope_make_resident(old, WARNING, &asking))
 	{
 		tde_scope_free(scope);
@@ -157,9 +163,9 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 		if (!lenient && scope->kind == TDE_SCOPE_DATABASE)
 			asking.hint = psprintf(_("Start the server when the key provider returns the key; if it has moved, tell the server with pg_tde_change_key_provider. To lose the encrypted relations of the database instead, start the server with \"%s\" set to '%u'."),
 								   "pg_tde.give_up_databases", scope->dbOid);
-		resident = tde_scope_make_resident(scope,
-										   lenient || may_give_up ?
-										   WARNING : FATAL, &asking);
+		resident = over ? tde_scope_is_resident(scope) :
+			tde_scope_make_resident(scope, lenient || may_give_up ?
+									WARNING : FATAL, &asking);
 	}
 	if (resident)
 		tde_provider_wait_reset();
@@ -171,7 +177,7 @@ redo_scope(XLogReaderState *record, const uint8 *data, size_t len)
 		tde_scope_install(scope);
 		LWLockRelease(&tde_store->lock);
 	}
-	if (resident)
+	if (resident || (over && is_newer))
 	{
 		if (!is_older && scope->kind == TDE_SCOPE_DATABASE)
 			tde_end_given_up(scope->dbOid);

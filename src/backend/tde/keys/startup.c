@@ -12,6 +12,11 @@
  * Only where WAL is to be replayed, which may need the key, is there a wait for
  * a provider that does not answer, in all for all scopes.
  *
+ * A scope with nothing under it (principal/need.c) does not need its principal
+ * key.  It comes last, is not waited for, and where the library is not preloaded,
+ * so that nothing can come under it, is not asked for at all.  Should replay
+ * bring a key of such a database after all, it waits then.
+ *
  * Copyright (c) 2026, the Coffer authors
  *
  * src/backend/tde/keys/startup.c
@@ -24,6 +29,8 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "access/xlogutils.h"
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "relation/relation_internal.h"
@@ -66,26 +73,30 @@ scope_context(void *arg)
 		errcontext("while opening the default keys");
 }
 
+/* What there is to know of a start. */
+typedef struct TdeStart
+{
+	bool		recovers;		/* WAL will be replayed */
+	XLogRecPtr	redo;			/* see tde_scope_is_needed_to_start() */
+	bool		rest;			/* now those with nothing under them */
+	List	   *empty;			/* of TdeScopeName: these */
+	TdeAsking	asking;
+} TdeStart;
+
+/* Databases with nothing under their scopes, which were not waited for. */
+static List *not_waited_for = NIL;
+
 /*
- * Does the server need its own keys, to read WAL or to write it?
+ * Opens a scope, or notes why it cannot be opened.  Returns false if it is to
+ * come later.
  */
 static bool
-server_keys_are_needed(void)
-{
-	struct stat st;
-
-	return tde_wal_encrypt ||
-		stat(TDE_WAL_EPOCHS_PATH, &st) == 0 || errno != ENOENT;
-}
-
-/*
- * Opens a scope, or notes why it cannot be opened.
- */
-static void
-open_scope(TdeScopeKind kind, Oid dbOid, bool recovers, TdeAsking *asking)
+open_scope(TdeScopeKind kind, Oid dbOid, TdeStart *start)
 {
 	char		reason[256];
 	TdeScope   *scope;
+	TdeAsking  *asking = &start->asking;
+	bool		needed;
 
 	scope = tde_scope_try_read(kind, dbOid, reason, sizeof(reason));
 	if (scope == NULL)
@@ -93,7 +104,7 @@ open_scope(TdeScopeKind kind, Oid dbOid, bool recovers, TdeAsking *asking)
 		char		path[MAXPGPATH];
 
 		if (reason[0] == '\0')
-			return;
+			return true;
 		tde_scope_path(kind, dbOid, path);
 		ereport(WARNING,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -103,7 +114,7 @@ open_scope(TdeScopeKind kind, Oid dbOid, bool recovers, TdeAsking *asking)
 		tde_scope_note_unavailable(kind, dbOid,
 								   psprintf(_("key file \"%s\" cannot be used: %s"),
 											path, reason));
-		return;
+		return true;
 	}
 
 	/*
@@ -114,17 +125,34 @@ open_scope(TdeScopeKind kind, Oid dbOid, bool recovers, TdeAsking *asking)
 	if (tde_scope_is_over(scope))
 	{
 		tde_scope_free(scope);
-		return;
+		return true;
+	}
+
+	needed = tde_scope_is_needed_to_start(scope, start->redo);
+	if (!needed && !start->rest)
+	{
+		tde_scope_free(scope);
+		return false;
+	}
+	if (!needed && !tde_preloaded)
+	{
+		tde_scope_publish(scope);
+		if (!tde_scope_is_resident(scope))
+			tde_scope_note_unavailable(kind, dbOid,
+									   psprintf(_("principal key \"%s\" was not asked for when the server started, because nothing was under it"),
+												scope->principal.key_name));
+		tde_scope_free(scope);
+		return true;
 	}
 
 	/*
 	 * After the crash of a backend the server does not wait for what it was
 	 * without before.
 	 */
-	asking->wait = !scope->retired && !is_from_dead_branch(scope) &&
+	asking->wait = needed && !scope->retired && !is_from_dead_branch(scope) &&
 		!tde_scope_is_unavailable(kind, dbOid, NULL) &&
-		(recovers || (kind == TDE_SCOPE_SERVER && server_keys_are_needed()));
-	if (tde_scope_make_resident(scope, WARNING, asking))
+		(start->recovers || kind == TDE_SCOPE_SERVER);
+	if (tde_scope_make_resident(scope, needed ? WARNING : LOG, asking))
 	{
 		tde_end_given_up(dbOid);
 		tde_scope_publish(scope);
@@ -136,6 +164,7 @@ open_scope(TdeScopeKind kind, Oid dbOid, bool recovers, TdeAsking *asking)
 		tde_scope_note_unavailable(kind, dbOid, asking->problem);
 	}
 	tde_scope_free(scope);
+	return true;
 }
 
 /*
@@ -158,7 +187,7 @@ give_up_if_asked(Oid dbOid, bool recovers, bool given_up)
 }
 
 static void
-load_scope(TdeScopeKind kind, Oid dbOid, bool recovers, TdeAsking *asking)
+load_scope(TdeScopeKind kind, Oid dbOid, TdeStart *start)
 {
 	TdeScopeName name = {.kind = kind,.dbOid = dbOid};
 	ErrorContextCallback callback = {
@@ -167,14 +196,74 @@ load_scope(TdeScopeKind kind, Oid dbOid, bool recovers, TdeAsking *asking)
 		.previous = error_context_stack,
 	};
 	bool		given_up;
+	bool		done;
 
 	error_context_stack = &callback;
 	given_up = kind == TDE_SCOPE_DATABASE && tde_load_given_up(dbOid);
-	open_scope(kind, dbOid, recovers, asking);
+	done = open_scope(kind, dbOid, start);
 	error_context_stack = callback.previous;
 
-	if (kind == TDE_SCOPE_DATABASE)
-		give_up_if_asked(dbOid, recovers, given_up);
+	if (!done)
+	{
+		TdeScopeName *later = palloc(sizeof(TdeScopeName));
+
+		*later = name;
+		start->empty = lappend(start->empty, later);
+	}
+	else if (kind == TDE_SCOPE_DATABASE)
+		give_up_if_asked(dbOid, start->recovers, given_up);
+}
+
+/*
+ * Those with nothing under them, when all others have been asked for.
+ */
+static void
+load_empty_scopes(TdeStart *start)
+{
+	start->rest = true;
+	foreach_ptr(TdeScopeName, name, start->empty)
+	{
+		MemoryContext oldcontext;
+
+		load_scope(name->kind, name->dbOid, start);
+		if (!start->recovers || name->kind != TDE_SCOPE_DATABASE ||
+			!tde_scope_is_unavailable(TDE_SCOPE_DATABASE, name->dbOid, NULL))
+			continue;
+		oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+		not_waited_for = lappend_oid(not_waited_for, name->dbOid);
+		MemoryContextSwitchTo(oldcontext);
+	}
+}
+
+/*
+ * Replay comes to a key of a database: if its scope was not waited for because
+ * it had none, this is the time to.  A standby that serves queries waits as long
+ * as it takes; others go on without it, as at a start, up to where they cannot.
+ */
+void
+TdeKeysReplayNeeds(Oid dbOid)
+{
+	char		reason[256];
+	TdeAsking	asking = {.wait = true};
+	TdeScope   *scope;
+
+	if (!list_member_oid(not_waited_for, dbOid))
+		return;
+	not_waited_for = list_delete_oid(not_waited_for, dbOid);
+	if (!tde_scope_is_unavailable(TDE_SCOPE_DATABASE, dbOid, NULL) ||
+		tde_given_up(dbOid) != 0)
+		return;
+	scope = tde_scope_try_read(TDE_SCOPE_DATABASE, dbOid, reason,
+							   sizeof(reason));
+	if (scope == NULL)
+		return;
+	tde_provider_wait_reset();
+	if (tde_scope_make_resident(scope, StandbyMode && reachedConsistency ?
+								FATAL : WARNING, &asking))
+		tde_scope_publish(scope);
+	else
+		tde_scope_note_unavailable(TDE_SCOPE_DATABASE, dbOid, asking.problem);
+	tde_scope_free(scope);
 }
 
 /*
@@ -241,19 +330,35 @@ remove_temp_files(const char *dir)
 }
 
 /*
- * Will WAL be replayed?  Yes, unless the control file says that the server was
- * shut down and the operating system that there is no signal file.
+ * May WAL come from elsewhere?  Yes, unless the operating system says that there
+ * is no signal file.
  */
 static bool
-will_recover(void)
+may_get_wal(void)
 {
 	struct stat st;
-	bool		crc_ok;
 
-	return get_controlfile(DataDir, &crc_ok)->state != DB_SHUTDOWNED ||
-		stat(BACKUP_LABEL_FILE, &st) == 0 || errno != ENOENT ||
+	return stat(BACKUP_LABEL_FILE, &st) == 0 || errno != ENOENT ||
 		stat(RECOVERY_SIGNAL_FILE, &st) == 0 || errno != ENOENT ||
 		stat(STANDBY_SIGNAL_FILE, &st) == 0 || errno != ENOENT;
+}
+
+/*
+ * Will WAL be replayed, and from where on?
+ */
+static void
+look_at_wal(TdeStart *start)
+{
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+
+	if (may_get_wal())
+		start->recovers = true;
+	else
+	{
+		start->recovers = control->state != DB_SHUTDOWNED;
+		start->redo = control->checkPointCopy.redo;
+	}
 }
 
 void
@@ -262,16 +367,16 @@ TdeKeysStartup(void)
 	MemoryContext context;
 	MemoryContext oldcontext;
 	struct stat st;
-	TdeAsking	asking = {0};
-	bool		recovers = will_recover();
+	TdeStart	start = {0};
 	Oid		   *databases;
 	int			ndatabases;
 
+	look_at_wal(&start);
 	if (stat(TDE_DIR, &st) != 0)
 	{
 		if (errno == ENOENT)
 		{
-			if (recovers)
+			if (start.recovers)
 				pg_atomic_fetch_or_u32(&tde_store->active,
 									   TDE_ACTIVE_RECOVERY);
 			return;
@@ -290,17 +395,18 @@ TdeKeysStartup(void)
 	tde_provider_wait_reset();
 
 	remove_temp_files(TDE_GLOBAL_DIR);
-	load_scope(TDE_SCOPE_SERVER, InvalidOid, recovers, &asking);
-	load_scope(TDE_SCOPE_DEFAULT, InvalidOid, recovers, &asking);
+	load_scope(TDE_SCOPE_SERVER, InvalidOid, &start);
+	load_scope(TDE_SCOPE_DEFAULT, InvalidOid, &start);
 	databases = tde_list_databases(&ndatabases);
 	for (int i = 0; i < ndatabases; i++)
 	{
 		remove_temp_files_of(databases[i]);
-		load_scope(TDE_SCOPE_DATABASE, databases[i], recovers, &asking);
+		load_scope(TDE_SCOPE_DATABASE, databases[i], &start);
 		tde_registry_compact(databases[i]);
 		if (!DataChecksumsEnabled())
 			tde_list_key_files(databases[i], refuse_cbc_key, NULL);
 	}
+	load_empty_scopes(&start);
 
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);

@@ -22,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../keys/principal/principal_internal.h"
@@ -511,4 +512,14 @@ TdeWalEpochBegun(void)
 	XLByteToSeg(begun_at, end_segno, wal_segment_size);
 	for (; segno < end_segno; segno++)
 		XLogArchiveNotifySeg(segno, begun_on);
+}
+
+bool
+TdeWalShutdownNeedsSwitch(void)
+{
+	struct stat st;
+	char		segment[MAXFNAMELEN];
+
+	return !will_encrypt() && stat(TDE_WAL_EPOCHS_PATH, &st) == 0 &&
+		tde_find_encrypted_wal(GetXLogInsertRecPtr(), segment);
 }

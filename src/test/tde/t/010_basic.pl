@@ -179,7 +179,8 @@ for my $call (
 	"pg_tde_set_key_using_global_key_provider('default', 'ring')",
 	"pg_tde_set_default_key_using_global_key_provider('default', 'ring')",
 	'pg_tde_delete_key()',
-	'pg_tde_delete_default_key()')
+	'pg_tde_delete_default_key()',
+	'pg_tde_delete_server_key()')
 {
 	my ($ret, $stdout, $stderr) = $standby->psql('postgres', "SELECT $call");
 	like($stderr, qr/cannot execute pg_tde_\w+\(\) during recovery/, "refused: $call");

@@ -13,6 +13,7 @@
 #ifndef TDE_PRINCIPAL_INTERNAL_H
 #define TDE_PRINCIPAL_INTERNAL_H
 
+#include "access/xlogdefs.h"
 #include "nodes/pg_list.h"
 
 #include "../scope/scope_internal.h"
@@ -62,6 +63,12 @@ extern void tde_current_generation(Oid dbOid, TdeId *id, uint8 *key);
 /* ---- scopes that were unavailable (retry.c) ---- */
 
 extern void tde_retry_unavailable(Oid dbOid, const TdePrincipalRef *ref);
+
+/* ---- what is under a scope (need.c) ---- */
+
+extern bool tde_find_encrypted_wal(XLogRecPtr from, char *segment);
+extern bool tde_scope_is_needed_to_start(const TdeScope *scope,
+										 XLogRecPtr redo);
 
 /* ---- use (use.c) ---- */
 

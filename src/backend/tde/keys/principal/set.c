@@ -124,9 +124,10 @@ tde_scope_next_version(TdeScope *scope, TdeScopeKind kind, Oid dbOid,
 {
 	if (scope == NULL)
 		scope = tde_scope_new(kind, dbOid);
-	else if (tde_scope_is_over(scope) && !tde_scope_is_resident(scope))
+	else if ((tde_scope_is_over(scope) || kind == TDE_SCOPE_DEFAULT) &&
+			 !tde_scope_is_resident(scope))
 	{
-		/* Nothing needs its old keys, which a start has not asked for. */
+		/* Nothing needs its old keys, which a start did not get. */
 		tde_scope_add_generation(scope);
 		scope->generations[0] = scope->generations[scope->ngenerations - 1];
 		scope->ngenerations = 1;

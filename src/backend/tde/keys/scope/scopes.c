@@ -325,7 +325,8 @@ embed_provider(TdeScope *scope, TdeProviderList **global)
 /*
  * Log new versions of scopes in one record, replace their files and publish
  * them.  The scopes are wrapped; their keys, in clear in the structs, become
- * resident.  Caller holds store_lock exclusively.
+ * resident, but for those of scopes that are retired now.  Caller holds
+ * store_lock exclusively.
  *
  * Whatever can fail is done before the record is written.  After that a
  * failure is a PANIC: standbys have the new version then, and recovery gives
@@ -368,8 +369,10 @@ tde_scopes_log_and_store(TdeScope **scopes, int nscopes)
 	}
 	for (int i = 0; i < nscopes; i++)
 		tde_sync_temp_file(paths[i]);
+
+	/* those of a scope that is retired need not be at hand, see retire() */
 	for (int i = 0; i < nscopes; i++)
-		for (int j = 0; j < scopes[i]->ngenerations; j++)
+		for (int j = 0; !scopes[i]->retired && j < scopes[i]->ngenerations; j++)
 			tde_generation_remember(&scopes[i]->generations[j].id,
 									scopes[i]->generations[j].key);
 

@@ -385,7 +385,7 @@ tde_scope_publish(const TdeScope *scope)
 		slot->current = scope->generations[scope->ngenerations - 1].id;
 	}
 	LWLockRelease(&scope_shared->lock);
-	if (tde_any_trouble() && tde_scope_is_resident(scope))
+	if (tde_any_trouble() && (scope->retired || tde_scope_is_resident(scope)))
 		tde_scope_note_available(scope->kind, scope->dbOid);
 	if (slot == NULL)
 		elog(ERROR, "no room for the scope of database %u", scope->dbOid);
