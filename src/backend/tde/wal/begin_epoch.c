@@ -22,7 +22,6 @@
  */
 #include "postgres.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../keys/principal/principal_internal.h"
@@ -517,9 +516,8 @@ TdeWalEpochBegun(void)
 bool
 TdeWalShutdownNeedsSwitch(void)
 {
-	struct stat st;
 	char		segment[MAXFNAMELEN];
 
-	return !will_encrypt() && stat(TDE_WAL_EPOCHS_PATH, &st) == 0 &&
+	return TdeIsActive() && !will_encrypt() &&
 		tde_find_encrypted_wal(GetXLogInsertRecPtr(), segment);
 }

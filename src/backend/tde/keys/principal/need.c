@@ -126,8 +126,9 @@ tde_scope_is_needed_to_start(const TdeScope *scope, XLogRecPtr redo)
 	if (tde_wal_encrypt)
 		return true;
 
-	/* no epoch is written before its record is in this file */
-	if (stat(TDE_WAL_EPOCHS_PATH, &st) != 0 && errno == ENOENT)
-		return false;
-	return XLogRecPtrIsInvalid(redo) || tde_find_encrypted_wal(redo, segment);
+	/* WAL from elsewhere may be encrypted if any of this cluster ever was */
+	if (XLogRecPtrIsInvalid(redo) &&
+		(stat(TDE_WAL_EPOCHS_PATH, &st) == 0 || errno != ENOENT))
+		return true;
+	return tde_find_encrypted_wal(redo, segment);
 }
