@@ -115,13 +115,18 @@ works('crash');
 sql(q{
 	SELECT pg_tde_create_key_using_global_key_provider('folder/key_02', 'vault');
 	SELECT pg_tde_set_default_key_using_global_key_provider('folder/key_02', 'vault');
-	SELECT pg_tde_set_server_key_using_global_key_provider('folder/key_02', 'vault');
 });
 is(sql('SELECT key_name FROM pg_tde_key_info()'), 'folder/key_02', 'rotated');
+is(sql('SELECT key_name FROM pg_tde_server_key_info()'),
+	'folder/key_02', 'the server key, too');
 works('rotation');
 verifies('rotation');
+$vault->vault('kv', 'metadata', 'delete', '-mount=coffer', 'key_01');
 $node->restart;
-works('restart after rotation');
+works('restart after rotation, old key destroyed');
+tde_crash($node);
+$node->start;
+works('crash after rotation, old key destroyed');
 
 note 'sealed';
 
@@ -242,7 +247,6 @@ fails('gone for good', 'SELECT pg_tde_verify_key()',
 sql(q{
 	SELECT pg_tde_create_key_using_global_key_provider('key_03', 'vault');
 	SELECT pg_tde_set_default_key_using_global_key_provider('key_03', 'vault');
-	SELECT pg_tde_set_server_key_using_global_key_provider('key_03', 'vault');
 });
 $node->restart;
 works('another key in place of one that was lost');

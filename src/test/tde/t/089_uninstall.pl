@@ -182,6 +182,12 @@ like($err,
 is( sql('SELECT d.key_name, s.key_name FROM pg_tde_default_key_info() d, pg_tde_server_key_info() s'),
 	'|', '... both are gone');
 needs_no_key($node, 'default');
+sql(qq{SELECT pg_tde_add_global_key_provider_file('new', '$ring.new');
+	SELECT pg_tde_create_key_using_global_key_provider('new', 'new');
+	SELECT pg_tde_set_default_key_using_global_key_provider('new', 'new')});
+sql('ALTER TABLE t SET ACCESS METHOD tde_heap');
+$node->restart;
+rows($node, 'another key in place of the one that was lost');
 $node->stop;
 
 #
