@@ -12,6 +12,7 @@
 #ifndef TDE_FE_KEY_STORE_H
 #define TDE_FE_KEY_STORE_H
 
+#include "catalog/pg_control.h"
 #include "tde/keyring.h"
 #include "tde/store.h"
 #include "tde/wal_reader.h"
@@ -140,6 +141,15 @@ extern void tde_fe_wal_learn_epoch(const uint8 *record, size_t len);
  */
 extern void tde_fe_wal_merge_epochs(const char *pgdata, const char *other,
 									const size_t *other_len, bool dry_run);
+
+/*
+ * Where WAL ends in a data directory whose checkpoint's record ends at "end": if
+ * it was shut down, and a start that failed has begun an epoch there, behind
+ * that beginning (failed_start.c).
+ */
+extern XLogRecPtr tde_fe_wal_end(const char *pgdata,
+								 const ControlFileData *control,
+								 XLogRecPtr end);
 
 /* ---- writing ---- */
 

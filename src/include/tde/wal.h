@@ -14,6 +14,7 @@
 #ifndef TDE_WAL_H
 #define TDE_WAL_H
 
+#include "access/xlogprefetcher.h"
 #include "access/xlogreader.h"
 #include "access/xlogrecovery.h"
 #include "port/atomics.h"
@@ -108,6 +109,22 @@ extern void TdeWalEpochTimelines(XLogReaderState *record,
 
 extern void tde_redo_wal_epoch(XLogReaderState *record);
 
+/* ---- a clean start (after_shutdown.c), called by FinishWalRecovery() ---- */
+
+/* ReadRecord() of xlogrecovery.c. */
+typedef XLogRecord *(*TdeWalReadRecord) (XLogPrefetcher *prefetcher, int emode,
+										 bool fetching_ckpt,
+										 TimeLineID replayTLI);
+
+/*
+ * The reader has read the checkpoint of a clean shutdown: where the last record
+ * is that starts which failed have written behind that, or the checkpoint's own
+ * place.  The reader has read that record last.
+ */
+extern XLogRecPtr TdeWalAfterShutdown(XLogPrefetcher *prefetcher,
+									  TdeWalReadRecord read_record,
+									  TimeLineID tli);
+
 /* ---- beginning to write (begin_epoch.c), called by StartupXLOG() ---- */
 
 /*
@@ -140,11 +157,5 @@ extern bool TdeWalNeedsCheckpoint(void);
  * next one, so that the next start needs no key.
  */
 extern bool TdeWalShutdownNeedsSwitch(void);
-
-/* Segments that ended with the beginning of the epoch may be archived. */
-extern void TdeWalEpochBegun(void);
-
-/* In xlog.c, which alone can: say in pg_control that the server is up. */
-extern void TdeControlFileInProduction(void);
 
 #endif							/* TDE_WAL_H */

@@ -12,7 +12,9 @@
  * page after that, and begins with the record that says so.
  *
  * Both pages are written here, durably, before any other process may insert or
- * send WAL.  A crash in between leaves WAL that ends at E again.
+ * send WAL.  A crash in between leaves WAL that ends at E again.  If the start
+ * fails later, the next one goes on behind what this one wrote: after a crash
+ * because that is replayed, after a clean shutdown see after_shutdown.c.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -49,11 +51,6 @@ StaticAssertDecl(XLOG_BLCKSZ >= 4096,
 static uint32 last_epoch_id = 0;
 
 static bool needs_checkpoint = false;
-
-/* Segments before that of begun_at end in what was written here. */
-static TimeLineID begun_on;
-static XLogRecPtr begun_after = InvalidXLogRecPtr;
-static XLogRecPtr begun_at = InvalidXLogRecPtr;
 
 /*
  * This comes before anything is changed on disk, so that the next start, or
@@ -379,6 +376,40 @@ write_marker(XLogRecPtr end, TimeLineID tli)
 	write_wal(end, rest.data, XLOG_BLCKSZ - end % XLOG_BLCKSZ, tli);
 }
 
+/* ---- the archiver ---- */
+
+/*
+ * The beginning of an epoch at "start" ended the segments from that on in which
+ * WAL ended before, if any.  XLogWrite() does not write what ends them, so we
+ * tell the archiver; if "again" only about those of which it may not know.
+ */
+static void
+notify_archiver(TimeLineID tli, XLogRecPtr prev_end, XLogRecPtr start,
+				bool again)
+{
+	XLogSegNo	segno;
+	XLogSegNo	end_segno;
+	char		name[MAXFNAMELEN];
+
+	XLByteToSeg(prev_end, segno, wal_segment_size);
+	XLByteToSeg(start, end_segno, wal_segment_size);
+	for (; segno < end_segno; segno++)
+	{
+		XLogFileName(name, tli, segno, wal_segment_size);
+
+		/* if that is wrong it is archived twice, which archives allow for */
+		if (!again || !XLogArchiveIsReadyOrDone(name))
+			XLogArchiveNotify(name);
+	}
+}
+
+void
+tde_wal_epoch_replayed(const TdeWalEpoch *epoch)
+{
+	if (XLogArchivingActive() && !ArchiveRecoveryRequested)
+		notify_archiver(epoch->tli, epoch->prev_end, epoch->start, true);
+}
+
 /* ---- the checkpoint that fences stock servers off ---- */
 
 /*
@@ -466,14 +497,6 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	if (encrypt)
 		needs_checkpoint = !checkpoint_is_encrypted(control);
 
-	/*
-	 * After a clean shutdown the next start would look no further than the
-	 * checkpoint, and write over what is written now.
-	 */
-	if (!InRecovery)
-		TdeControlFileInProduction();
-	INJECTION_POINT("tde-wal-epoch-in-production", NULL);
-
 	if (end < page)
 		write_marker(end, tli);
 	INJECTION_POINT("tde-wal-epoch-marker", NULL);
@@ -481,9 +504,8 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 									info->lastRec, encoded, len);
 	INJECTION_POINT("tde-wal-epoch-written", NULL);
 
-	begun_on = tli;
-	begun_after = end;
-	begun_at = epoch.start;
+	if (XLogArchivingActive())
+		notify_archiver(tli, end, epoch.start, false);
 
 	tde_copy_key(tde_wal_writing->key, epoch.key, TDE_WAL_KEY_LEN);
 	tde_wal_writing->id = epoch.id;
@@ -497,20 +519,6 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 				(errmsg("WAL is in clear from %X/%X on",
 						LSN_FORMAT_ARGS(epoch.start))));
 	return epoch.start;
-}
-
-void
-TdeWalEpochBegun(void)
-{
-	XLogSegNo	segno;
-	XLogSegNo	end_segno;
-
-	if (XLogRecPtrIsInvalid(begun_at) || !XLogArchivingActive())
-		return;
-	XLByteToSeg(begun_after, segno, wal_segment_size);
-	XLByteToSeg(begun_at, end_segno, wal_segment_size);
-	for (; segno < end_segno; segno++)
-		XLogArchiveNotifySeg(segno, begun_on);
 }
 
 bool

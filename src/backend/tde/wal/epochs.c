@@ -369,4 +369,5 @@ tde_redo_wal_epoch(XLogReaderState *record)
 	}
 	tde_wal_epoch_store(data, len);
 	pg_atomic_write_u32(&tde_wal_writing->replaying, epoch.id);
+	tde_wal_epoch_replayed(&epoch);
 }

@@ -61,6 +61,14 @@ extern int	tde_wal_check_clear_page(XLogReaderState *state,
  */
 extern XLogRecPtr tde_wal_unread_page;
 
+/* ---- begin_epoch.c ---- */
+
+/*
+ * The record of an epoch was replayed.  After a crash the start that wrote it may
+ * have died before it told the archiver of the segments that it ended.
+ */
+extern void tde_wal_epoch_replayed(const TdeWalEpoch *epoch);
+
 /*
  * A recorder for tests proves that no key stream is used twice; see
  * recorder.c.

@@ -75,7 +75,7 @@ sub goes_on
 #
 # Promotions that die at a step
 #
-foreach my $point ('stored', 'in-production', 'marker', 'written')
+foreach my $point ('stored', 'marker', 'written')
 {
 	my $node = node_from($first, 'start', "dies-$point", "archive_mode = off\n");
 	follow($node, $first);
