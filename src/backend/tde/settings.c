@@ -37,6 +37,8 @@ bool		tde_accept_clear_wal = false;
 bool		tde_lock_memory = false;
 int			tde_key_wait_timeout = 30;
 int			tde_key_state_poll_interval = 0;
+char	   *tde_archive_command = NULL;
+char	   *tde_archive_temp_directory = NULL;
 int			tde_key_state_action = TDE_KEY_STATE_LOG;
 
 bool		tde_log_key_access = true;
@@ -156,6 +158,24 @@ TdeDefineSettings(void)
 							PGC_SIGHUP,
 							GUC_UNIT_S,
 							NULL, NULL, NULL);
+
+	DefineCustomStringVariable("pg_tde.archive_command",
+							   "Sets the shell command that archives a WAL segment in clear.",
+							   "It is used if \"archive_library\" is \"pg_tde\".",
+							   &tde_archive_command,
+							   "",
+							   PGC_SIGHUP,
+							   0,
+							   NULL, NULL, NULL);
+
+	DefineCustomStringVariable("pg_tde.archive_temp_directory",
+							   "Sets the directory in memory where WAL in clear is put for \"pg_tde.archive_command\".",
+							   NULL,
+							   &tde_archive_temp_directory,
+							   "/dev/shm",
+							   PGC_SIGHUP,
+							   0,
+							   NULL, NULL, NULL);
 
 	DefineCustomStringVariable("pg_tde.give_up_databases",
 							   "Sets the databases whose encrypted relations recovery may give up.",

@@ -27,7 +27,7 @@ usage(const char *program)
 	printf(_("%s decrypts a WAL segment for an archive.\n\n"), program);
 	printf(_("Usage:\n"));
 	printf(_("  %s [OPTION]... DEST-NAME SOURCE-PATH [ARCHIVE-COMMAND]\n"), program);
-	tde_fe_print_archive_options(_("where the decrypted copy is made"));
+	tde_fe_print_archive_options(_("where the decrypted copy is made"), "0");
 	printf(_("\nARCHIVE-COMMAND is run with %%f and %%p standing for DEST-NAME and the path of\n"
 			 "the decrypted copy.  Without it the segment goes to standard output.\n"));
 	printf(_("\nUse as archive_command in postgresql.conf:\n"
@@ -70,11 +70,13 @@ main(int argc, char **argv)
 	set_pglocale_pgservice(argv[0], PG_TEXTDOMAIN("pg_tde_archive_decrypt"));
 	handle_help_version_opts(argc, argv, "pg_tde_archive_decrypt", usage);
 
-	tde_fe_parse_archive_options(argc, argv, false, &options);
+	tde_fe_parse_archive_options(argc, argv, false, 0, &options);
 
 	is_segment = tde_fe_is_wal_segment(options.name);
 	if (is_segment)
 		tde_fe_wal_copy_init(options.pgdata, options.path);
+	if (options.keys_on_stdin)
+		tde_fe_read_given_keys();
 	copy = tde_fe_wal_copy_open(options.name, options.path, options.path,
 								is_segment ? TDE_WAL_COPY_DECRYPT : TDE_WAL_COPY_AS_IS);
 	is_encrypted = is_segment && tde_fe_wal_copy_prepare(copy);

@@ -10,7 +10,8 @@
  * can know that, and its status is believed only if it cannot mean anything
  * else: if it has written nothing, and there was room for what it would have
  * written, before and after.  All else, and all our own failures, end with a
- * status that stops recovery.
+ * status that stops recovery.  A key provider that does not answer is waited for:
+ * a standby should not go down for that.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -37,6 +38,9 @@
 #define MAX_NO_FILE			125
 #define EXIT_STOP_RECOVERY	255
 
+/* Enough for the history of a timeline, which has a line for each one before. */
+#define OTHER_FILE_SIZE		(64 * 1024)
+
 /* The file that is being written, if any. */
 static char *unfinished = NULL;
 
@@ -49,7 +53,7 @@ usage(const char *program)
 	printf(_("%s encrypts WAL from an archive in which it is in clear.\n\n"), program);
 	printf(_("Usage:\n"));
 	printf(_("  %s [OPTION]... SOURCE-NAME DEST-PATH RESTORE-COMMAND\n"), program);
-	tde_fe_print_archive_options(_("where RESTORE-COMMAND puts the file"));
+	tde_fe_print_archive_options(_("where RESTORE-COMMAND puts the file"), "-1");
 	printf(_("\nRESTORE-COMMAND is run with %%f and %%p standing for SOURCE-NAME and the path of\n"
 			 "a temporary file.  What it puts there is encrypted into DEST-PATH.\n"));
 	printf(_("\nUse as restore_command in postgresql.conf:\n"
@@ -125,9 +129,9 @@ require_room(const char *dir, uint64 size)
 {
 	if (tde_fe_has_room(dir, size))
 		return;
-	pg_log_error("there is no room for a WAL segment in directory \"%s\"", dir);
-	pg_log_error_detail("A segment has %llu bytes.", (unsigned long long) size);
-	pg_log_error_hint("Make room there, or name another directory with --temp-directory.");
+	pg_log_error("there is no room for %llu bytes in directory \"%s\"",
+				 (unsigned long long) size, dir);
+	pg_log_error_hint("Make room there; or, if it is for temporary files, name another one with --temp-directory.");
 	exit(1);
 }
 
@@ -159,6 +163,46 @@ expand(const TdeArchiveOptions *options, const char *path)
 								 options->name, path);
 }
 
+/*
+ * Run the command, which is to write that file, of at most that size, in the
+ * directory.  Comes back if it has succeeded.
+ */
+static void
+fetch(const TdeArchiveOptions *options, const char *path, const char *dir,
+	  uint64 size)
+{
+	struct stat st;
+	bool		was_there = lstat(path, &st) == 0;
+	int			status;
+
+	require_room(dir, size);
+	status = tde_fe_run_command(expand(options, path));
+	if (status == 0)
+		return;
+	if (status <= MAX_NO_FILE)
+	{
+		if (!was_there)
+			check_nothing_there(status, path);
+		require_room(dir, size);
+	}
+	pass_status(status);
+}
+
+/*
+ * A file that is not encrypted goes right to the destination; the server has
+ * seen to it that nothing is there.  The history of a timeline that cannot be
+ * written is not one that does not exist, either.
+ */
+static void
+fetch_other_file(const TdeArchiveOptions *options)
+{
+	char	   *dir = pstrdup(options->path);
+
+	get_parent_directory(dir);
+	tde_fe_hold_signals();
+	fetch(options, options->path, dir[0] ? dir : ".", OTHER_FILE_SIZE);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -168,32 +212,24 @@ main(int argc, char **argv)
 	struct stat st;
 	uint64		size;
 	TdeWalCopy *copy;
-	int			status;
 
 	pg_logging_init(argv[0]);
 	set_pglocale_pgservice(argv[0], PG_TEXTDOMAIN("pg_tde_restore_encrypt"));
 	handle_help_version_opts(argc, argv, "pg_tde_restore_encrypt", usage);
 	atexit(at_exit);
 
-	tde_fe_parse_archive_options(argc, argv, true, &options);
+	tde_fe_parse_archive_options(argc, argv, true, -1, &options);
 
 	if (!tde_fe_is_wal_segment(options.name))
-		tde_fe_become_command(expand(&options, options.path));
+	{
+		fetch_other_file(&options);
+		pass_status(0);
+	}
 
 	size = segment_size(tde_fe_wal_copy_init(options.pgdata, options.path));
 	dir = tde_fe_make_private_dir(options.temp_directory);
 	path = psprintf("%s/%s", dir, options.name);
-	require_room(dir, size);
-	status = tde_fe_run_command(expand(&options, path));
-	if (status != 0)
-	{
-		if (status <= MAX_NO_FILE)
-		{
-			check_nothing_there(status, path);
-			require_room(dir, size);
-		}
-		pass_status(status);
-	}
+	fetch(&options, path, dir, size);
 	if (stat(path, &st) != 0 && errno == ENOENT)
 		pg_fatal("RESTORE-COMMAND succeeded, but file \"%s\" does not exist",
 				 path);

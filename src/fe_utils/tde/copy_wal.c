@@ -205,7 +205,8 @@ get_cipher(TdeWalCopy *copy, const uint8 *page)
 			return c->ctr;
 	}
 
-	if (tde_fe_wal_find_epoch(&query, &epoch, problem,
+	if (!tde_fe_find_given_key(&query, &epoch) &&
+		tde_fe_wal_find_epoch(&query, &epoch, problem,
 							  sizeof(problem)) != TDE_WAL_KEY_FOUND)
 		pg_fatal("key %08X of WAL page at %X/%X of timeline %u in file \"%s\" is not available: %s",
 				 query.id, LSN_FORMAT_ARGS(query.pageaddr), query.tli,

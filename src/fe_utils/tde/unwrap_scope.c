@@ -4,7 +4,8 @@
  *	  Opening scope keys with the principal key that a provider returns.
  *
  * A provider is asked once for each principal key, however many scopes it
- * serves, whether or not the answer was good.
+ * serves, whether or not the answer was good; but a program may choose to wait
+ * for one that does not answer.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -13,6 +14,8 @@
  *-------------------------------------------------------------------------
  */
 #include "postgres_fe.h"
+
+#include <time.h>
 
 #include "common/logging.h"
 #include "tde/fe_key_store.h"
@@ -30,6 +33,47 @@ typedef struct Answer
 
 static Answer *answers = NULL;
 
+/*
+ * How long the program waits, in seconds, -1 without limit; and since when it
+ * does, and when it said so.
+ */
+static int	key_wait = 0;
+static time_t wait_began = 0;
+static time_t wait_reported = 0;
+
+/* Seconds between two attempts, and between two messages. */
+#define RETRY_AFTER		1
+#define REPORT_AFTER	60
+
+void
+tde_fe_set_key_wait(int seconds)
+{
+	key_wait = seconds;
+}
+
+/* After a failure: wait a little and return true; false if time is up. */
+static bool
+wait_for_provider(const TdeProvider *provider, const char *key_name,
+				  const TdeKeyringError *error)
+{
+	time_t		now = time(NULL);
+
+	if (wait_began == 0)
+		wait_began = now;
+	if (key_wait >= 0 && now - wait_began >= key_wait)
+		return false;
+	if (wait_reported == 0 || now - wait_reported >= REPORT_AFTER)
+	{
+		pg_log_warning("waiting for key provider \"%s\" to return principal key \"%s\"",
+					   provider->name, key_name);
+		pg_log_warning_detail(error->detail[0] ? "%s: %s" : "%s",
+							  error->message, error->detail);
+		wait_reported = now;
+	}
+	pg_usleep(RETRY_AFTER * 1000000L);
+	return true;
+}
+
 static const Answer *
 ask(const TdeProvider *provider, const char *key_name)
 {
@@ -41,7 +85,13 @@ ask(const TdeProvider *provider, const char *key_name)
 		if (strcmp(answer->type, provider->type) == 0 &&
 			strcmp(answer->options, provider->options) == 0 &&
 			strcmp(answer->key_name, key_name) == 0)
+		{
+			if (answer->error.status == TDE_KEYRING_UNREACHABLE &&
+				key_wait != 0)
+				(void) tde_keyring_fetch(provider, key_name, NULL,
+										 answer->key, &answer->error);
 			return answer;
+		}
 	}
 
 	answer = pg_malloc0(sizeof(Answer));
@@ -109,15 +159,20 @@ tde_fe_open_scope(TdeScope *scope, const TdeProviderList *list,
 		*hint = _("Restore the list of key providers from a backup.");
 		return false;
 	}
-	for (int i = 0; i < n; i++)
+	do
 	{
-		TdeKeyringError later;
+		for (int i = 0; i < n; i++)
+		{
+			TdeKeyringError later;
 
-		/* what is wrong with the first, which the list names, counts */
-		if (tde_fe_unwrap_scope(scope, &provider[i],
-								i == 0 ? &error : &later))
-			return true;
-	}
+			/* what is wrong with the first, which the list names, counts */
+			if (tde_fe_unwrap_scope(scope, &provider[i],
+									i == 0 ? &error : &later))
+				return true;
+		}
+	} while (error.status == TDE_KEYRING_UNREACHABLE &&
+			 wait_for_provider(&provider[0], scope->principal.key_name,
+							   &error));
 	*problem = psprintf(error.detail[0] ? "%s: %s" : "%s",
 						error.message, error.detail);
 	*hint = error.hint[0] ? error.hint : NULL;

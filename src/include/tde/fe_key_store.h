@@ -86,6 +86,13 @@ extern void tde_fe_write_file(const char *path, const uint8 *data, size_t len);
 /* ---- principal keys (unwrap_scope.c) ---- */
 
 /*
+ * How long tde_fe_open_scope() waits for providers that do not answer, in
+ * seconds, counted from the first that does not; -1 without limit.  It does not
+ * wait unless this is called.
+ */
+extern void tde_fe_set_key_wait(int seconds);
+
+/*
  * Ask the principal key's provider, as the list (NULL if there is none) or the
  * scope itself describes it, and unwrap the scope keys; false with *problem,
  * and *hint or NULL, if that is not possible.

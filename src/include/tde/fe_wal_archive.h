@@ -25,14 +25,21 @@ typedef struct TdeArchiveOptions
 	const char *name;			/* of the file in the archive, %f */
 	const char *path;			/* of the server's file, %p */
 	const char *command;		/* or NULL */
+	bool		keys_on_stdin;	/* the server gives them */
 } TdeArchiveOptions;
 
+/* default_wait is for tde_fe_set_key_wait(). */
 extern void tde_fe_parse_archive_options(int argc, char **argv,
 										 bool needs_command,
+										 int default_wait,
 										 TdeArchiveOptions *options);
 
-/* The part of --help that they share; what is in the temporary directory? */
-extern void tde_fe_print_archive_options(const char *temp_use);
+/*
+ * The part of --help that they share; what is in the temporary directory, and
+ * how long do they wait?
+ */
+extern void tde_fe_print_archive_options(const char *temp_use,
+										 const char *default_wait);
 
 /* ---- copying WAL (copy_wal.c) ---- */
 
@@ -72,6 +79,15 @@ extern bool tde_fe_wal_copy_prepare(TdeWalCopy *copy);
 
 /* Write the copy to a file descriptor, and close the original. */
 extern void tde_fe_wal_copy_write(TdeWalCopy *copy, int fd, const char *path);
+
+/* ---- keys that the server gives (given_keys.c) ---- */
+
+/* Read them from standard input, to the end, and put /dev/null in its place. */
+extern void tde_fe_read_given_keys(void);
+
+/* Is the key of a page's epoch among them? */
+extern bool tde_fe_find_given_key(const TdeWalEpochQuery *query,
+								  TdeWalEpoch *epoch);
 
 /* ---- a private directory in memory, and commands (private_dir.c) ---- */
 

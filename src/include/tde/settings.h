@@ -20,6 +20,8 @@ extern PGDLLIMPORT bool tde_inherit_global_providers;	/* pg_tde.inherit_global_p
 extern PGDLLIMPORT bool tde_wal_encrypt;	/* pg_tde.wal_encrypt */
 extern PGDLLIMPORT bool tde_accept_clear_wal;	/* pg_tde.accept_clear_wal */
 extern PGDLLIMPORT bool tde_lock_memory;	/* lock_memory */
+extern PGDLLIMPORT char *tde_archive_command;	/* pg_tde.archive_command */
+extern PGDLLIMPORT char *tde_archive_temp_directory;
 extern PGDLLIMPORT int tde_key_wait_timeout;	/* pg_tde.key_wait_timeout, s */
 extern PGDLLIMPORT bool tde_log_key_access; /* pg_tde.log_key_access */
 extern PGDLLIMPORT int tde_key_state_poll_interval; /* s; 0 is off */

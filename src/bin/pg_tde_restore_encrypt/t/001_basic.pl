@@ -139,6 +139,17 @@ for my $name ('00000002.history', "$segment.00000028.backup")
 		3, [qr/^\Q$name\E dest$/], [qr/^$/], "$name is left to the command");
 }
 
+# It has not said that there is none if it has written a part of it.
+command_checks_all(
+	[ $program, '00000002.history', 'dest', 'echo x >%p; exit 1' ],
+	$stop, [qr/^$/], [qr/failed with status 1, and has written 2 bytes/],
+	'history of a timeline that could not be written');
+unlink 'dest';
+command_ok([ $program, '00000002.history', 'dest', 'echo x >%p' ],
+	'history of a timeline');
+is(slurp_file('dest'), "x\n", 'is written');
+unlink 'dest';
+
 #
 # Signals
 #
