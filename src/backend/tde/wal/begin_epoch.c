@@ -479,12 +479,23 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	uint8		encoded[TDE_WAL_EPOCH_MAX_LEN];
 	size_t		len;
 	XLogRecPtr	page;
+	bool		in_file;
 
 	*last_record = info->lastRec;
-	if (!encrypt && last_epoch_id == 0)
-		return end;
-
 	page = (end + XLOG_BLCKSZ - 1) / XLOG_BLCKSZ * XLOG_BLCKSZ;
+
+	/*
+	 * Where WAL is in clear and stays so nothing begins, unless a start that
+	 * failed has left an epoch in the file, but not in WAL: who reads what
+	 * follows would take it for forged.
+	 */
+	if (!encrypt && last_epoch_id == 0)
+	{
+		(void) tde_wal_ask_epochs(tli, page + XLOG_BLCKSZ, &in_file);
+		if (!in_file)
+			return end;
+	}
+
 	epoch.tli = tli;
 	epoch.prev_tli = info->lastRecTLI;
 	epoch.prev_end = end;

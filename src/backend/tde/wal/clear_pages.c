@@ -178,13 +178,11 @@ is_judged(void)
 }
 
 /*
- * Is a page in an encrypted epoch, as far as the file of epochs tells?  The
- * newest epoch of the file's timeline, or of those it came from, that began
- * before the page decides.  NULL with *encrypted, or what is wrong with the
- * file.
+ * The newest epoch of the file's timeline, or of those it came from, that began
+ * before the page decides.
  */
-static char *
-ask_file(TimeLineID tli, XLogRecPtr pageptr, bool *encrypted)
+char *
+tde_wal_ask_epochs(TimeLineID tli, XLogRecPtr pageptr, bool *encrypted)
 {
 	char	   *problem;
 	size_t		len;
@@ -230,7 +228,7 @@ tde_wal_check_clear_page(XLogReaderState *state, XLogRecPtr pageptr,
 		return readLen;
 	if (XLogRecPtrIsInvalid(state->tde_epoch_start))
 	{
-		why = ask_file(state->seg.ws_tli, pageptr, &encrypted);
+		why = tde_wal_ask_epochs(state->seg.ws_tli, pageptr, &encrypted);
 		if (why != NULL)
 			return refuse(state, pageptr, why);
 		if (!encrypted)

@@ -50,10 +50,18 @@ extern TdeWalKeyStatus tde_wal_epoch_authenticate(const uint8 *record,
 /* Is there an epoch with that id in the file? */
 extern bool tde_wal_epoch_id_is_used(uint32 id);
 
-/* ---- clear_pages.c, for TdeWalKeySource ---- */
+/* ---- clear_pages.c ---- */
 
+/* for TdeWalKeySource */
 extern int	tde_wal_check_clear_page(XLogReaderState *state,
 									 XLogRecPtr pageptr, int readLen);
+
+/*
+ * Is a page in an encrypted epoch, as far as the file of epochs tells?  NULL with
+ * *encrypted, or what is wrong with the file.
+ */
+extern char *tde_wal_ask_epochs(TimeLineID tli, XLogRecPtr pageptr,
+								bool *encrypted);
 
 /*
  * Where recovery met a page that it had no key for or that it did not believe,

@@ -105,11 +105,13 @@ is(-s "$dir/stdin", 0, 'nothing is on the standard input of the command');
 rename "$ring.away", $ring or die;
 
 # It comes back.
+my $plain = PostgreSQL::Test::Utils::tempdir . '/archive';
+symlink("$dir/archive", $plain) or die;
 my $restored = PostgreSQL::Test::Cluster->new('restored');
 $restored->init_from_backup($node, 'backup');
 $restored->append_conf(
 	'postgresql.conf', qq{
-restore_command = 'pg_tde_restore_encrypt -T $shm %f %p "cp \\"} . ($dir =~ s/'/''/r) . qq{/archive/%%f\\" %%p"'
+restore_command = 'pg_tde_restore_encrypt -T $shm %f %p "cp $plain/%%f %%p"'
 archive_mode = off
 });
 $restored->set_recovery_mode;

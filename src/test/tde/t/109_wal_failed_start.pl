@@ -238,6 +238,29 @@ foreach my $settings ('on off on', 'on off off', 'off on on', 'off on off',
 		$after eq 'on' ? 't' : 'f', "$settings: WAL is as it is set");
 }
 
+# An epoch that is in the file of epochs only is not taken for the one that WAL in
+# clear is in, by a server that recovers.
+$node->append_conf('postgresql.conf', "pg_tde.wal_encrypt = off\n");
+$node->restart;
+stop_cleanly();
+$node->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n");
+fail_cleanly('epoch in the file', 'tde-wal-epoch-stored');
+$node->append_conf('postgresql.conf', "pg_tde.wal_encrypt = off\n");
+like(go_on('epoch in the file'), qr/WAL is in clear from/,
+	'epoch in the file: an epoch in clear follows');
+$node->stop;
+$node->backup_fs_cold('cold');
+$node->start;
+my $recovered = PostgreSQL::Test::Cluster->new('recovered');
+$recovered->init_from_backup($node, 'cold');
+$recovered->append_conf('postgresql.conf', "restore_command = 'false'\n");
+$recovered->set_recovery_mode;
+$recovered->start;
+$recovered->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+is($recovered->safe_psql('postgres', 'SELECT count(*) FROM t'),
+	$rows, 'epoch in the file: recovery reads on');
+$recovered->stop;
+
 # What a start that failed said of settings is contradicted by the next one, though
 # the former died before pg_control said it, too.
 $node->append_conf('postgresql.conf', "pg_tde.wal_encrypt = on\n");
