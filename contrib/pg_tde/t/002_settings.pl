@@ -18,6 +18,7 @@ my %described = map { (split(/\t/, $_))[0] => [ split(/\t/, $_) ] }
   split(/\n/, $config);
 my %settings = (
 	'lock_memory' => 'postmaster BOOLEAN FALSE',
+	'pg_tde.accept_clear_wal' => 'postmaster BOOLEAN FALSE',
 	'pg_tde.archive_command' => 'sighup STRING ',
 	'pg_tde.archive_temp_directory' => 'sighup STRING /dev/shm',
 	'pg_tde.cipher' => 'superuser ENUM aes_128_xts',
