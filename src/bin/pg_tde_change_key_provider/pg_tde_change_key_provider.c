@@ -15,7 +15,6 @@
  */
 #include "postgres_fe.h"
 
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -57,44 +56,14 @@ usage(const char *program)
 
 /* ---- is the server down? ---- */
 
-/*
- * The process that postmaster.pid names, if it is there and alive; else 0.
- */
-static long
-running_server(void)
-{
-	FILE	   *file = fopen("postmaster.pid", "r");
-	long		pid;
-
-	if (file == NULL)
-	{
-		if (errno != ENOENT)
-			pg_fatal("could not open file \"%s\": %m", "postmaster.pid");
-		return 0;
-	}
-	if (fscanf(file, "%ld", &pid) != 1)
-		pg_fatal("invalid data in lock file \"%s\"", "postmaster.pid");
-	fclose(file);
-	pid = labs(pid);			/* that of a standalone backend is negative */
-	return kill((pid_t) pid, 0) == 0 || errno == EPERM ? pid : 0;
-}
-
 static void
 check_server_is_down(bool force)
 {
 	ControlFileData *control;
 	bool		crc_ok;
 	struct stat st;
-	long		pid = running_server();
 
-	if (pid != 0)
-	{
-		pg_log_error("a server is running in this data directory (PID %ld)",
-					 pid);
-		pg_log_error_hint("Use the SQL functions to change its key providers, or stop it first. If that process is something else, remove \"postmaster.pid\".");
-		exit(1);
-	}
-
+	tde_fe_check_server_is_down(_("Use the SQL functions to change its key providers, or stop it first. If that process is something else, remove \"postmaster.pid\"."));
 	control = get_controlfile(".", &crc_ok);
 	if (!crc_ok)
 		pg_fatal("pg_control CRC value is incorrect");

@@ -190,6 +190,15 @@ tde_wal_epoch_decode(const uint8 *buf, size_t len, TdeWalEpoch *epoch,
 	return *reason == NULL ? 0 : -1;
 }
 
+uint32
+tde_wal_epoch_id(const uint8 *buf)
+{
+	TdeReader	r;
+
+	tde_reader_init(&r, buf + OFFSET_ID, sizeof(uint32));
+	return tde_get_uint(&r, 4);
+}
+
 size_t
 tde_wal_epoch_length(const uint8 *buf, size_t len)
 {
@@ -298,7 +307,7 @@ tde_wal_epochs_next(const uint8 *buf, size_t len, size_t *position,
 	p = buf + *position;
 	tde_reader_init(&r, p + OFFSET_LENGTH, OFFSET_ID - OFFSET_LENGTH);
 	*epoch_len = tde_get_uint(&r, 4);
-	if (*epoch_len < OFFSET_ID || *epoch_len > end - *position)
+	if (*epoch_len < OFFSET_ID + sizeof(uint32) || *epoch_len > end - *position)
 		return NULL;
 	*position += *epoch_len;
 	return p;
@@ -357,28 +366,4 @@ tde_wal_epoch_matches(const TdeWalEpoch *epoch, const TdeWalEpochQuery *query)
 	if (query->start != InvalidXLogRecPtr)
 		return epoch->start == query->start;
 	return epoch->start <= query->pageaddr;
-}
-
-int
-tde_wal_epochs_find(const uint8 *buf, size_t len,
-					const TdeWalEpochQuery *query,
-					const uint8 **found, size_t *found_len)
-{
-	size_t		position = 0;
-	size_t		epoch_len;
-	const uint8 *p;
-	const char *reason;
-	TdeWalEpoch epoch;
-	int			n = 0;
-
-	while ((p = tde_wal_epochs_next(buf, len, &position, &epoch_len)) != NULL)
-	{
-		if (tde_wal_epoch_decode(p, epoch_len, &epoch, &reason) < 0 ||
-			!tde_wal_epoch_matches(&epoch, query))
-			continue;
-		*found = p;
-		*found_len = epoch_len;
-		n++;
-	}
-	return n;
 }

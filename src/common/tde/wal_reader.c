@@ -136,6 +136,11 @@ cipher_for_page(XLogReaderState *state, XLogRecPtr pageptr, uint32 id,
 	if (tde_wal_key_source)
 		status = tde_wal_key_source->find(&query, &epoch,
 										  problem, sizeof(problem));
+	if (status != TDE_WAL_KEY_FOUND && !state->nonblocking &&
+		tde_wal_key_source && tde_wal_key_source->rebuild &&
+		tde_wal_key_source->rebuild())
+		status = tde_wal_key_source->find(&query, &epoch,
+										  problem, sizeof(problem));
 
 	*result = XLREAD_FAIL;
 	if (status == TDE_WAL_KEY_FOUND)

@@ -30,11 +30,10 @@
 static const char *key_store = NULL;
 
 /*
- * The epochs that are known, in the format of the file; and why those of the
- * file are not among them, or NULL.
+ * The epochs that are known; and why those of the file are not among them, or
+ * NULL.
  */
-static uint8 *known = NULL;
-static size_t known_len = 0;
+static TdeEpochTable *known = NULL;
 static char *file_problem = NULL;
 
 /* Scopes of the server whose keys are unwrapped. */
@@ -77,19 +76,6 @@ damaged(const char *path, const char *reason)
 
 /* ---- epochs ---- */
 
-/* Make the epochs of a file known. */
-static void
-add_epochs(const uint8 *file, size_t len)
-{
-	uint8	   *merged = pg_malloc(known_len + len + TDE_WAL_EPOCHS_OVERHEAD);
-	size_t		merged_len = tde_wal_epochs_merge(known, known_len, file, len,
-												  merged);
-
-	pg_free(known);
-	known = merged;
-	known_len = merged_len;
-}
-
 static void
 read_epochs(void)
 {
@@ -101,7 +87,7 @@ read_epochs(void)
 
 	if (data)
 	{
-		add_epochs(data, len);
+		tde_epoch_table_add_file(known, data, len);
 		pfree(data);
 	}
 	else if (problem.missing)
@@ -114,14 +100,11 @@ read_epochs(void)
 void
 tde_fe_wal_learn_epoch(const uint8 *record, size_t len)
 {
-	uint8		file[TDE_WAL_EPOCH_MAX_LEN + TDE_WAL_EPOCHS_OVERHEAD];
 	TdeWalEpoch epoch;
 	const char *reason;
 
-	if (tde_wal_epoch_decode(record, len, &epoch, &reason) < 0)
-		return;
-	memcpy(file + TDE_WAL_EPOCHS_OVERHEAD - 4, record, len);
-	add_epochs(file, tde_wal_epochs_finish(file, len, 1));
+	if (tde_wal_epoch_decode(record, len, &epoch, &reason) == 0)
+		(void) tde_epoch_table_add(known, record, len);
 }
 
 /* ---- scope keys ---- */
@@ -193,15 +176,11 @@ open_server_scope(const uint8 *data, size_t len, const char *path)
 	return NULL;
 }
 
-/*
- * The scope key that wraps an epoch's key; NULL with *problem.
- */
-static const uint8 *
-find_scope_key(const TdeWalEpoch *epoch, char **problem)
+bool
+tde_fe_wal_open_own_scope(char **problem)
 {
 	static bool tried = false;
 	static char *scope_problem = NULL;
-	const uint8 *key;
 
 	if (!tried)
 	{
@@ -218,17 +197,57 @@ find_scope_key(const TdeWalEpoch *epoch, char **problem)
 			pfree(data);
 		}
 	}
+	*problem = scope_problem;
+	return scope_problem == NULL;
+}
 
-	key = find_open_scope_key(&epoch->generation);
+/*
+ * The scope key that wraps an epoch's key; NULL with *problem.
+ */
+static const uint8 *
+find_scope_key(const TdeWalEpoch *epoch, char **problem)
+{
+	char	   *own_problem;
+	bool		own = tde_fe_wal_open_own_scope(&own_problem);
+	const uint8 *key = find_open_scope_key(&epoch->generation);
+
 	if (key)
 		return key;
 	*problem = open_server_scope(epoch->scope, epoch->scope_len,
 								 TDE_WAL_EPOCHS_PATH);
 	if (*problem == NULL)
 		return find_open_scope_key(&epoch->generation);
-	if (scope_problem && strcmp(scope_problem, *problem) != 0)
-		*problem = psprintf("%s; %s", *problem, scope_problem);
+	if (!own && strcmp(own_problem, *problem) != 0)
+		*problem = psprintf("%s; %s", *problem, own_problem);
 	return NULL;
+}
+
+bool
+tde_fe_wal_prove_epoch(const uint8 *record, size_t len, char **problem)
+{
+	TdeWalEpoch epoch;
+	const uint8 *scope_key;
+	const char *reason;
+	bool		proven;
+
+	if (!tde_fe_wal_open_own_scope(problem))
+		return false;
+	if (tde_wal_epoch_decode(record, len, &epoch, &reason) < 0)
+	{
+		*problem = pstrdup(_(reason));
+		return false;
+	}
+	scope_key = find_open_scope_key(&epoch.generation);
+	if (scope_key == NULL)
+	{
+		*problem = pstrdup(_("the server's scope has no key of that generation"));
+		return false;
+	}
+	proven = tde_wal_epoch_unwrap(record, len, scope_key, &epoch, &reason) == 0;
+	tde_wipe(epoch.key, sizeof(epoch.key));
+	if (!proven)
+		*problem = pstrdup(_(reason));
+	return proven;
 }
 
 /* ---- the key source ---- */
@@ -245,13 +264,13 @@ tde_fe_wal_find_epoch(const TdeWalEpochQuery *query, TdeWalEpoch *epoch,
 	char	   *why;
 	TdeWalKeyStatus status;
 
-	status = tde_store_find_epoch(known, known_len, path, query, epoch,
+	status = tde_epoch_table_find(known, path, query, epoch,
 								  &found, &len, problem, problem_size);
 	if (status == TDE_WAL_KEY_UNKNOWN)
 	{
 		/* the file may have grown since it was read */
 		read_epochs();
-		status = tde_store_find_epoch(known, known_len, path, query, epoch,
+		status = tde_epoch_table_find(known, path, query, epoch,
 									  &found, &len, problem, problem_size);
 	}
 	pfree(path);
@@ -299,6 +318,7 @@ tde_fe_wal_keys_init(const char *path)
 	canonicalize_path(parent);
 	tde_keyring_set_directory(parent);
 	key_store = path;
+	known = tde_epoch_table_create();
 	tde_wal_key_source = &source;
 }
 
@@ -314,37 +334,4 @@ tde_fe_key_store_of_wal(const char *waldir)
 	canonicalize_path(parent);
 	path = psprintf("%s/%s", parent, TDE_DIR);
 	return stat(path, &st) != 0 && stat(physical, &st) == 0 ? physical : path;
-}
-
-/* ---- merging ---- */
-
-void
-tde_fe_wal_merge_epochs(const char *pgdata, const char *other,
-						const size_t *other_len, bool dry_run)
-{
-	char		path[MAXPGPATH * 2];
-	const char *reason;
-	char	   *problem;
-	uint8	   *file;
-	size_t		len = 0;
-	uint8	   *merged;
-	size_t		merged_len;
-
-	snprintf(path, sizeof(path), "%s/%s", pgdata, TDE_WAL_EPOCHS_PATH);
-	file = tde_fe_read_file(path, &len, &problem);
-	if (problem)
-		pg_fatal("%s", problem);
-	if (file && tde_wal_epochs_open(file, len, &reason) < 0)
-		pg_fatal("could not use file \"%s\": %s", path, _(reason));
-	if (tde_wal_epochs_open((const uint8 *) other, *other_len, &reason) < 0)
-		pg_fatal("could not use file \"%s\" of the other cluster: %s",
-				 TDE_WAL_EPOCHS_PATH, _(reason));
-
-	merged = pg_malloc(len + *other_len + TDE_WAL_EPOCHS_OVERHEAD);
-	merged_len = tde_wal_epochs_merge(file, len, (const uint8 *) other,
-									  *other_len, merged);
-	if (!dry_run)
-		tde_fe_write_file(path, merged, merged_len);
-	pg_free(file);
-	pg_free(merged);
 }

@@ -83,6 +83,14 @@ extern bool tde_fe_write_all(int fd, const uint8 *data, size_t len);
  */
 extern void tde_fe_write_file(const char *path, const uint8 *data, size_t len);
 
+/* ---- is the server down? (server_is_down.c) ---- */
+
+/*
+ * Ends the program with a message, and this hint, if the process that
+ * postmaster.pid in the current directory names is there and alive.
+ */
+extern void tde_fe_check_server_is_down(const char *hint);
+
 /* ---- principal keys (unwrap_scope.c) ---- */
 
 /*
@@ -141,13 +149,28 @@ extern TdeWalKeyStatus tde_fe_wal_find_epoch(const TdeWalEpochQuery *query,
 extern void tde_fe_wal_learn_epoch(const uint8 *record, size_t len);
 
 /*
- * Add the epochs of another key store's file (TDE_WAL_EPOCHS_FILE) to those of
- * a data directory, durably, or with dry_run only see that it could be done.
- * Ends the program with a message on failure.  (other_len is a pointer so that
- * the call that reads the file can stand in the argument before.)
+ * Open the key store's own scope of the server, by its provider; and unwrap an
+ * epoch's record with that, which proves that it is genuine.  Here the copy of
+ * the scope in the record does not count.  False with *problem; nothing of a
+ * key is returned.
+ */
+extern bool tde_fe_wal_open_own_scope(char **problem);
+extern bool tde_fe_wal_prove_epoch(const uint8 *record, size_t len,
+								   char **problem);
+
+/* ---- merging epochs of WAL (merge_epochs.c) ---- */
+
+/*
+ * Merge the epochs of another key store's file (TDE_WAL_EPOCHS_FILE) with those
+ * of a data directory, in memory.  Ends the program with a message if either
+ * file cannot be used.  (other_len is a pointer so that the call that reads the
+ * file can stand in the argument before.)
  */
 extern void tde_fe_wal_merge_epochs(const char *pgdata, const char *other,
-									const size_t *other_len, bool dry_run);
+									const size_t *other_len);
+
+/* Write what was merged to the data directory, durably, unless dry_run. */
+extern void tde_fe_wal_write_epochs(const char *pgdata, bool dry_run);
 
 /*
  * Where WAL ends in a data directory whose checkpoint's record ends at "end": if

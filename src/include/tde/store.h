@@ -117,7 +117,7 @@ extern bool tde_store_list_keys(Oid dbOid,
 								void (*callback) (const RelFileLocator *, void *),
 								void *arg, TdeStoreProblem *problem);
 
-/* ---- epochs of WAL (find_epoch.c) ---- */
+/* ---- epochs of WAL (read_epochs.c, epoch_table.c) ---- */
 
 /*
  * Read a file of epochs, which is whole; palloc'd, with the number of epochs
@@ -127,11 +127,31 @@ extern uint8 *tde_store_read_epochs(const char *path, size_t *len, int *n,
 									TdeStoreProblem *problem);
 
 /*
- * Look for an epoch in such a file (NULL: none is known).  It is decoded, all
- * but the key, for which its record is returned.  If it is not there, or not
- * unambiguously, "problem" says so, with the path.
+ * Epochs in memory, wrapped; in the memory context that is current when it is
+ * made.  An epoch is in it once: tde_epoch_table_add() returns false if it is
+ * there, byte for byte.  What is added can be decoded, and a file is one that
+ * tde_wal_epochs_open() has accepted.
  */
-extern TdeWalKeyStatus tde_store_find_epoch(const uint8 *file, size_t len,
+typedef struct TdeEpochTable TdeEpochTable;
+
+extern TdeEpochTable *tde_epoch_table_create(void);
+extern void tde_epoch_table_free(TdeEpochTable *table);
+extern bool tde_epoch_table_add(TdeEpochTable *table, const uint8 *record,
+								size_t len);
+extern void tde_epoch_table_add_file(TdeEpochTable *table, const uint8 *file,
+									 size_t len);
+
+/* A file of all that are in it, in the order of adding; palloc'd. */
+extern uint8 *tde_epoch_table_file(const TdeEpochTable *table, size_t *len);
+
+/*
+ * Look for an epoch (table NULL: none is known).  It is decoded, all but the
+ * key, for which its record is returned, in the table; of several records of
+ * one epoch (id, timeline and start) that which was added first.  If it is not
+ * there, or not unambiguously, "problem" says so, with the path of the file
+ * that the table is of.
+ */
+extern TdeWalKeyStatus tde_epoch_table_find(const TdeEpochTable *table,
 											const char *path,
 											const TdeWalEpochQuery *query,
 											TdeWalEpoch *epoch,
@@ -139,6 +159,34 @@ extern TdeWalKeyStatus tde_store_find_epoch(const uint8 *file, size_t len,
 											size_t *record_len,
 											char *problem,
 											size_t problem_size);
+
+/* ---- epochs whose file is lost (scan_epochs.c) ---- */
+
+/*
+ * The record of an epoch was found, and can be decoded.  That it is genuine is
+ * proven only by unwrapping.
+ */
+typedef void (*TdeEpochCallback) (const uint8 *record, size_t len,
+								  const TdeWalEpoch *epoch, void *arg);
+
+/*
+ * The names of the segments of WAL in a directory, partial ones too; sorted,
+ * palloc'd.  NULL with a problem.
+ */
+extern char **tde_store_list_segments(const char *directory, int *n,
+									  TdeStoreProblem *problem);
+
+/*
+ * Look on the pages of a segment, by its name, for epochs that begin there.
+ * False with a problem; what was found until then was.
+ */
+extern bool tde_store_scan_segment(const char *path, const char *name,
+								   TdeEpochCallback callback, void *arg,
+								   TdeStoreProblem *problem);
+
+/* Look for records in what is left of a file of epochs. */
+extern void tde_store_scan_remains(const uint8 *data, size_t len,
+								   TdeEpochCallback callback, void *arg);
 
 /* ---- data files (probe.c) ---- */
 

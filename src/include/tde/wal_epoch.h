@@ -70,6 +70,9 @@ extern size_t tde_wal_epoch_encode(const TdeWalEpoch *epoch,
 extern int	tde_wal_epoch_decode(const uint8 *buf, size_t len,
 								 TdeWalEpoch *epoch, const char **reason);
 
+/* The id of one that could be decoded, or that tde_wal_epochs_next() gave. */
+extern uint32 tde_wal_epoch_id(const uint8 *buf);
+
 /*
  * The length that an encoded epoch states, if that many bytes are there; else
  * len.  (In WAL its record is longer: it is filled up to the page's end.)
@@ -133,15 +136,5 @@ typedef struct TdeWalEpochQuery
 
 extern bool tde_wal_epoch_matches(const TdeWalEpoch *epoch,
 								  const TdeWalEpochQuery *query);
-
-/*
- * Look for it in such a file, which tde_wal_epochs_open has accepted.  Returns
- * how many epochs match, and the last of them: more than one, if servers that
- * were copied from one another drew the same id.  (An epoch is only once in
- * the file.)
- */
-extern int	tde_wal_epochs_find(const uint8 *buf, size_t len,
-								const TdeWalEpochQuery *query,
-								const uint8 **found, size_t *found_len);
 
 #endif							/* TDE_WAL_EPOCH_H */

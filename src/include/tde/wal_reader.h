@@ -41,6 +41,12 @@ typedef struct TdeWalKeySource
 							 char *problem, size_t problem_size);
 
 	/*
+	 * Look further for a key that find did not: true if it should be asked
+	 * again.  May be NULL.
+	 */
+	bool		(*rebuild) (void);
+
+	/*
 	 * A reader has decoded the record of an epoch.  NULL if who reads learns
 	 * of epochs in another way.
 	 */

@@ -7,8 +7,7 @@
  * The file, pg_tde/global/wal_epochs, has the record of each epoch that this
  * server wrote or replayed.  An epoch is in it, durably, before its first page
  * is written, or before what follows its record is replayed.  So whoever reads
- * WAL in the server finds the key there; it is looked at when a reader comes to
- * another epoch, that is, seldom.
+ * WAL in the server finds the key there, by way of epoch_cache.c.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -30,8 +29,6 @@
 TdeWalWriting *tde_wal_writing = NULL;
 XLogRecPtr	tde_wal_unread_page = InvalidXLogRecPtr;
 
-#define EPOCHS_PATH		TDE_GLOBAL_DIR "/" TDE_WAL_EPOCHS_FILE
-
 void
 TdeWalShmemInit(void)
 {
@@ -50,6 +47,7 @@ TdeWalShmemInit(void)
 	tde_wal_writing->id = 0;
 	tde_wipe(tde_wal_writing->key, sizeof(tde_wal_writing->key));
 	pg_atomic_init_u32(&tde_wal_writing->replaying, 0);
+	tde_wal_epoch_cache_init();
 	tde_wal_epochs_init();
 }
 
@@ -111,32 +109,16 @@ static TdeWalKeyStatus
 find_key(const TdeWalEpochQuery *query, TdeWalEpoch *epoch,
 		 char *problem, size_t problem_size)
 {
-	TdeStoreProblem found;
-	TdeWalKeyStatus status;
-	const uint8 *record;
-	size_t		record_len;
+	uint8		record[TDE_WAL_EPOCH_MAX_LEN];
 	size_t		len;
-	int			n;
-	uint8	   *data = tde_store_read_epochs(EPOCHS_PATH, &len, &n, &found);
+	TdeWalKeyStatus status = tde_wal_epoch_look_up(query, epoch, record, &len,
+												   problem, problem_size);
 
-	if (data == NULL && found.missing)
-	{
-		snprintf(problem, problem_size, _("there is no file \"%s\""),
-				 EPOCHS_PATH);
-		return TDE_WAL_KEY_UNKNOWN;
-	}
-	if (data == NULL)
-	{
-		strlcpy(problem, tde_store_problem_text(&found), problem_size);
-		return TDE_WAL_KEY_UNUSABLE;
-	}
-
-	status = tde_store_find_epoch(data, len, EPOCHS_PATH, query, epoch,
-								  &record, &record_len, problem, problem_size);
 	if (status == TDE_WAL_KEY_FOUND)
-		status = tde_wal_epoch_authenticate(record, record_len, epoch,
-											problem, problem_size);
-	pfree(data);
+		status = tde_wal_epoch_authenticate(record, len, epoch, problem,
+											problem_size);
+	epoch->scope = NULL;
+	epoch->scope_len = 0;
 	if (status == TDE_WAL_KEY_FOUND && AmStartupProcess())
 		pg_atomic_write_u32(&tde_wal_writing->replaying, query->id);
 	return status;
@@ -162,8 +144,24 @@ no_key(XLogRecPtr pageptr, const char *message)
 			 errmsg("%s", message),
 			 tde_scope_is_unavailable(TDE_SCOPE_SERVER, InvalidOid, NULL) ?
 			 errhint("Start the server when the key provider returns the server's key; if it has moved, tell the server with pg_tde_change_key_provider.") :
-			 errhint("Restore the file from a backup, together with \"%s\".",
-					 TDE_GLOBAL_DIR)));
+			 errhint("Restore the file from a backup, together with \"%s\", or take the keys from an archive of WAL with %s.",
+					 TDE_GLOBAL_DIR, "pg_tde_rebuild_epochs")));
+}
+
+/*
+ * The startup process looks for a key that is missing where it may yet be.
+ */
+static bool
+rebuild(void)
+{
+	bool		rebuilt;
+
+	if (IsUnderPostmaster && !AmStartupProcess())
+		return false;
+	LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
+	rebuilt = tde_wal_epochs_rebuild();
+	LWLockRelease(&tde_store->lock);
+	return rebuilt;
 }
 
 void
@@ -171,6 +169,7 @@ tde_wal_epochs_init(void)
 {
 	static const TdeWalKeySource source = {
 		.find = find_key,
+		.rebuild = rebuild,
 		.no_key = no_key,
 		.check_clear_page = tde_wal_check_clear_page,
 	};
@@ -183,7 +182,7 @@ tde_wal_epochs_read(size_t *len, char **problem)
 {
 	TdeStoreProblem found;
 	int			n;
-	uint8	   *data = tde_store_read_epochs(EPOCHS_PATH, len, &n, &found);
+	uint8	   *data = tde_store_read_epochs(TDE_WAL_EPOCHS_PATH, len, &n, &found);
 
 	*problem = NULL;
 	if (data == NULL && !found.missing)
@@ -192,14 +191,20 @@ tde_wal_epochs_read(size_t *len, char **problem)
 }
 
 /*
- * The file's content, palloc'd; NULL if there is no such file.  Damage is an
- * error.
+ * The file's content, palloc'd; NULL if there is no such file.  Damage that
+ * cannot be mended is an error.
  */
 static uint8 *
 read_epochs_to_change(size_t *len, int *n)
 {
 	TdeStoreProblem problem;
-	uint8	   *data = tde_store_read_epochs(EPOCHS_PATH, len, n, &problem);
+	uint8	   *data = tde_store_read_epochs(TDE_WAL_EPOCHS_PATH, len, n,
+											 &problem);
+
+	/* An error of the operating system is neither damage nor loss. */
+	if (data == NULL && (problem.missing || problem.errnum == 0) &&
+		tde_wal_epochs_rebuild())
+		data = tde_store_read_epochs(TDE_WAL_EPOCHS_PATH, len, n, &problem);
 
 	if (data == NULL && problem.errnum != 0 && !problem.missing)
 		tde_store_report(ERROR, &problem);
@@ -207,7 +212,8 @@ read_epochs_to_change(size_t *len, int *n)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg_internal("%s", tde_store_problem_text(&problem)),
-				 errhint("Restore the file from a backup, or, if no WAL that was written before is needed any more, remove it.")));
+				 errhint("Restore the file from a backup, or rebuild it from an archive of WAL with %s; or, if no WAL that was written before is needed any more, remove it.",
+						 "pg_tde_rebuild_epochs")));
 	return data;
 }
 
@@ -219,17 +225,17 @@ tde_wal_epoch_id_is_used(uint32 id)
 	size_t		position = 0;
 	size_t		epoch_len;
 	const uint8 *p;
-	TdeWalEpoch epoch;
-	const char *reason;
 	bool		used = false;
-	uint8	   *data = read_epochs_to_change(&len, &n);
+	uint8	   *data;
 
+	LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
+	data = read_epochs_to_change(&len, &n);
+	LWLockRelease(&tde_store->lock);
 	if (data == NULL)
 		return false;
 	while (!used &&
 		   (p = tde_wal_epochs_next(data, len, &position, &epoch_len)) != NULL)
-		used = tde_wal_epoch_decode(p, epoch_len, &epoch, &reason) == 0 &&
-			epoch.id == id;
+		used = tde_wal_epoch_id(p) == id;
 	pfree(data);
 	return used;
 }
@@ -240,44 +246,52 @@ tde_wal_epoch_store(const uint8 *record, size_t record_len)
 	size_t		len;
 	int			n;
 	uint8	   *data;
-	uint8	   *file;
+	TdeWalEpoch epoch;
+	TdeWalEpoch other;
+	const char *reason;
+	bool		there = false;
+	bool		unique = true;
 	size_t		body = 0;		/* bytes of the epochs that there are */
 	size_t		position = 0;
-	size_t		epoch_len;
+	size_t		other_len;
 	const uint8 *p;
 
+	(void) tde_wal_epoch_decode(record, record_len, &epoch, &reason);
 	LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
 	data = read_epochs_to_change(&len, &n);
 	if (data != NULL)
 	{
-		while ((p = tde_wal_epochs_next(data, len, &position, &epoch_len)) != NULL)
+		while ((p = tde_wal_epochs_next(data, len, &position, &other_len)) != NULL)
 		{
-			if (epoch_len == record_len &&
-				memcmp(p, record, record_len) == 0)
-			{
-				LWLockRelease(&tde_store->lock);
-				pfree(data);
-				return;
-			}
+			if (other_len == record_len && memcmp(p, record, record_len) == 0)
+				there = true;
+			else if (tde_wal_epoch_id(p) == epoch.id &&
+					 tde_wal_epoch_decode(p, other_len, &other, &reason) == 0 &&
+					 other.tli == epoch.tli)
+				unique = false;
 		}
 		body = len - TDE_WAL_EPOCHS_OVERHEAD;
 	}
 
-	file = palloc(TDE_WAL_EPOCHS_OVERHEAD + body + record_len);
-	if (data != NULL)
+	if (!there)
 	{
-		memcpy(file + TDE_WAL_EPOCHS_HEADER, data + TDE_WAL_EPOCHS_HEADER,
-			   body);
-		pfree(data);
-	}
-	memcpy(file + TDE_WAL_EPOCHS_HEADER + body, record, record_len);
-	len = tde_wal_epochs_finish(file, body + record_len, n + 1);
+		uint8	   *file = palloc(TDE_WAL_EPOCHS_OVERHEAD + body + record_len);
 
-	tde_make_directory(InvalidOid);
-	tde_write_temp_file(EPOCHS_PATH, file, len, true);
-	tde_rename_temp_file(EPOCHS_PATH, ERROR);
+		if (data != NULL)
+			memcpy(file + TDE_WAL_EPOCHS_HEADER, data + TDE_WAL_EPOCHS_HEADER,
+				   body);
+		memcpy(file + TDE_WAL_EPOCHS_HEADER + body, record, record_len);
+		len = tde_wal_epochs_finish(file, body + record_len, n + 1);
+
+		tde_make_directory(InvalidOid);
+		tde_write_temp_file(TDE_WAL_EPOCHS_PATH, file, len, true);
+		tde_rename_temp_file(TDE_WAL_EPOCHS_PATH, ERROR);
+		pfree(file);
+	}
+	tde_wal_epochs_changed(record, unique ? record_len : 0);
 	LWLockRelease(&tde_store->lock);
-	pfree(file);
+	if (data != NULL)
+		pfree(data);
 }
 
 /* ---- replay ---- */

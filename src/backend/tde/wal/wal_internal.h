@@ -20,6 +20,36 @@
 /* Make the context that processes inherit; FATAL if there is no memory. */
 extern void tde_wal_insert_init(void);
 
+/* ---- epoch_cache.c ---- */
+
+/* Shared memory is made anew: no epoch is in it. */
+extern void tde_wal_epoch_cache_init(void);
+
+/*
+ * The file of epochs has changed.  "record" is the epoch that was stored, of
+ * whose id and timeline there is no other; len 0 if there is.
+ */
+extern void tde_wal_epochs_changed(const uint8 *record, size_t len);
+
+/*
+ * Look for an epoch that is in the file; its record, which is decoded but for
+ * the key, is copied to buf.  "problem" as for TdeWalKeySource.find.
+ */
+extern TdeWalKeyStatus tde_wal_epoch_look_up(const TdeWalEpochQuery *query,
+											 TdeWalEpoch *epoch,
+											 uint8 buf[TDE_WAL_EPOCH_MAX_LEN],
+											 size_t *len,
+											 char *problem,
+											 size_t problem_size);
+
+/* ---- rebuild_epochs.c ---- */
+
+/*
+ * Take epochs that are missing in the file from pg_wal, and replace a file that
+ * is damaged; false if nothing was found.  The caller holds tde_store->lock.
+ */
+extern bool tde_wal_epochs_rebuild(void);
+
 /* ---- epochs.c ---- */
 
 /* Have xlogreader.c look for keys in the server's file of epochs. */

@@ -28,24 +28,19 @@
 #define FreeDir(dir)		closedir(dir)
 #endif
 
-/*
- * Call back for each name in a directory.  Returns false with a problem; one
- * that does not exist has no names.
- */
-static bool
-walk(const char *path, void (*callback) (const char *name, void *arg),
-	 void *arg, TdeStoreProblem *problem)
+bool
+tde_store_walk(const char *path, void (*callback) (const char *name, void *arg),
+			   void *arg, TdeStoreProblem *problem)
 {
 	DIR		   *dir = AllocateDir(path);
 	struct dirent *de;
 	bool		ok;
 
-	if (dir == NULL && errno == ENOENT)
-		return true;
 	if (dir == NULL)
 	{
 		tde_store_failed(problem, path,
 						 gettext_noop("could not open directory \"%s\": %m"));
+		problem->missing = problem->errnum == ENOENT;
 		return false;
 	}
 	while (errno = 0, (de = readdir(dir)) != NULL)
@@ -56,6 +51,14 @@ walk(const char *path, void (*callback) (const char *name, void *arg),
 						 gettext_noop("could not read directory \"%s\": %m"));
 	(void) FreeDir(dir);
 	return ok;
+}
+
+/* The same of a directory that has no names if it does not exist. */
+static bool
+walk(const char *path, void (*callback) (const char *name, void *arg),
+	 void *arg, TdeStoreProblem *problem)
+{
+	return tde_store_walk(path, callback, arg, problem) || problem->missing;
 }
 
 typedef struct DatabaseList

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * store_reading.h
- *	  What the files of this directory share: filling a TdeStoreProblem.
+ *	  What the files of this directory share: filling a TdeStoreProblem, and
+ *	  reading a directory.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -21,5 +22,13 @@ extern void tde_store_failed(TdeStoreProblem *problem, const char *path,
 /* What is in the file cannot be used. */
 extern void tde_store_damaged(TdeStoreProblem *problem, const char *path,
 							  const char *reason);
+
+/*
+ * Call back for each name in a directory (listing.c).  Returns false with a
+ * problem.
+ */
+extern bool tde_store_walk(const char *path,
+						   void (*callback) (const char *name, void *arg),
+						   void *arg, TdeStoreProblem *problem);
 
 #endif							/* TDE_STORE_READING_H */

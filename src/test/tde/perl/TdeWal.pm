@@ -20,7 +20,8 @@ use Test::More;
 
 our @EXPORT = qw(wal_node encrypt_wal record_key_stream key_stream_is_used_once
   follow wait_archived wait_stopped from_lsn to_lsn segment_name write_up_to
-  forget_old_wal wal_canaries drop_wal_canaries canaries_in);
+  forget_old_wal wal_canaries drop_wal_canaries canaries_in epochs_path epochs_in
+  write_epochs other_epochs crc32c);
 
 # of a node of wal_node()
 my $page = 8192;
@@ -431,6 +432,100 @@ sub key_stream_uses
 		$last = $piece;
 	}
 	return (scalar @pieces, $reused);
+}
+
+=pod
+
+=item epochs_path(node), epochs_in(path)
+
+A node's file of epochs; the records in one.
+
+=cut
+
+sub epochs_path
+{
+	return $_[0]->data_dir . '/pg_tde/global/wal_epochs';
+}
+
+sub epochs_in
+{
+	my $file = slurp_bytes($_[0]);
+	my @found;
+
+	for (my $at = 16; $at < length($file) - 4;)
+	{
+		my $len = unpack('V', substr($file, $at + 8, 4));
+		push @found, substr($file, $at, $len);
+		$at += $len;
+	}
+	return @found;
+}
+
+=item write_epochs(path, record, ...)
+
+Make a file of epochs.
+
+=cut
+
+sub write_epochs
+{
+	my ($path, @records) = @_;
+	my $body = join '', @records;
+	my $file =
+	  'CFWS' . pack('vvVV', 1, 0, length($body) + 20, scalar(@records)) . $body;
+
+	unlink $path;
+	open(my $fh, '>:raw', $path) or die "could not open \"$path\": $!";
+	print $fh $file . pack('V', crc32c($file));
+	close($fh) or die "could not write \"$path\": $!";
+	chmod 0600, $path or die "could not chmod \"$path\": $!";
+	return;
+}
+
+=item other_epochs(record, n)
+
+Records of n epochs like this one, but with other ids.
+
+=cut
+
+sub other_epochs
+{
+	my ($record, $n) = @_;
+	my @others;
+
+	foreach my $i (1 .. $n)
+	{
+		my $other = substr($record, 0, -4);
+		substr($other, 12, 4) = pack('V', (0x10000000 + $i * 7919) & 0x7FFFFFFF);
+		push @others, $other . pack('V', crc32c($other));
+	}
+	return @others;
+}
+
+=item crc32c(bytes)
+
+Their CRC-32C.
+
+=cut
+
+my @crc_table;
+
+sub crc32c
+{
+	my $crc = 0xFFFFFFFF;
+
+	unless (@crc_table)
+	{
+		foreach my $i (0 .. 255)
+		{
+			my $c = $i;
+			$c = $c & 1 ? ($c >> 1) ^ 0x82F63B78 : $c >> 1 foreach 1 .. 8;
+			push @crc_table, $c;
+		}
+	}
+	$crc = $crc_table[ ($crc ^ $_) & 255 ] ^ ($crc >> 8)
+	  foreach unpack('C*', $_[0]);
+	return $crc ^ 0xFFFFFFFF;
 }
 
 =pod

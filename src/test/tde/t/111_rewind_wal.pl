@@ -8,12 +8,15 @@
 use strict;
 use warnings FATAL => 'all';
 
+use Digest::MD5 qw(md5_hex);
 use File::Copy qw(copy move);
+use File::Find qw(find);
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TdeTest;
+use TdeWal;
 use Test::More;
 
 my $canary = 'CANARY-0123456789-abcdefgh';
@@ -21,19 +24,52 @@ my $shown = uc join(' ', unpack('(H2)*', $canary));
 my $rows = q{SELECT count(*), md5(string_agg(b, '' ORDER BY a)) FROM t};
 
 # The epochs in a data directory's file
-sub epochs
+sub epochs { return epochs_in(epochs_path($_[0])); }
+
+# What is in each file of a data directory
+sub contents
 {
 	my ($node) = @_;
-	my $file = slurp_bytes($node->data_dir . '/pg_tde/global/wal_epochs');
-	my @found;
+	my $dir = $node->data_dir;
+	my %contents;
 
-	for (my $at = 16; $at < length($file) - 4;)
-	{
-		my $len = unpack('V', substr($file, $at + 8, 4));
-		push @found, substr($file, $at, $len);
-		$at += $len;
-	}
-	return @found;
+	find(
+		{
+			no_chdir => 1,
+			wanted => sub {
+				$contents{$_} = -f $_ ? md5_hex(slurp_bytes($_)) : 'directory';
+			}
+		},
+		$dir);
+	return \%contents;
+}
+
+# Run pg_rewind while one byte of a node's file of epochs is wrong: it says so,
+# and changes nothing.
+sub fails_with_damage
+{
+	my ($rewind, $damaged, $target, $name, $error) = @_;
+	my $path = epochs_path($damaged);
+	my $whole = slurp_bytes($path);
+	my $bytes = $whole;
+
+	substr($bytes, 100, 1) ^= "\1";
+	set_bytes($path, $bytes);
+	my $before = contents($target);
+	command_fails_like($rewind, $error, $name);
+	is_deeply(contents($target), $before, "$name: nothing was changed");
+	set_bytes($path, $whole);
+	return;
+}
+
+sub set_bytes
+{
+	my ($path, $bytes) = @_;
+
+	open(my $fh, '>:raw', $path) or die "could not open \"$path\": $!";
+	print $fh $bytes;
+	close($fh) or die;
+	return;
 }
 
 # How many of the first are among the second?
@@ -142,6 +178,19 @@ sub run_case
 	}
 	is(slurp_file($old->data_dir . '/postgresql.conf'), $conf,
 		"$mode: ... and nothing was changed");
+
+	foreach my $options ([], ['--dry-run'])
+	{
+		fails_with_damage(
+			[ @rewind, @$options ],
+			$new, $old,
+			"$mode: the source's file of epochs is damaged (@$options)",
+			qr{error: could not use file "pg_tde/global/wal_epochs" of the source: checksum does not match\n.*detail: .*The target was not changed\.\n.*hint: .*pg_tde_rebuild_epochs}
+		);
+	}
+	fails_with_damage(\@rewind, $old, $old,
+		"$mode: that of the target is damaged",
+		qr{error: .*could not use file "\S*pg_tde/global/wal_epochs": checksum does not match});
 
 	command_ok([ @rewind, '--dry-run' ], "$mode: pg_rewind --dry-run");
 	is(common(\@new, [ epochs($old) ]),
