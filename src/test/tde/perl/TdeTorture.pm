@@ -709,6 +709,23 @@ sub check
 	return;
 }
 
+=item forget_keys(database)
+
+Its relations may get other keys under the same names: a database that is moved
+to another tablespace and back does.
+
+=cut
+
+sub forget_keys
+{
+	my ($self, $db) = @_;
+	my ($ret, $oid) = $self->query($self->{primary}, 'postgres',
+		"SELECT oid FROM pg_database WHERE datname = '$db'");
+
+	delete @{ $self->{keys} }{ grep { $ret != 0 || m{^pg_tde/$oid/} } keys %{ $self->{keys} } };
+	return;
+}
+
 =item forget_acks()
 
 Empty the tables of acknowledged rows, so that rounds stay short.

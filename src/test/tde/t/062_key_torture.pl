@@ -111,6 +111,7 @@ sub move_database
 	my $db = pick(grep { /^src/ } eval { $pair->databases(primary) }) // 'src_def';
 	my $where = pick(qw(ts1 ts2 pg_default));
 
+	$pair->forget_keys($db);
 	$pair->job("ALTER DATABASE $db SET TABLESPACE $where");
 	return "$db to $where";
 }
