@@ -158,4 +158,21 @@ extern bool TdeWalNeedsCheckpoint(void);
  */
 extern bool TdeWalShutdownNeedsSwitch(void);
 
+/* ---- no leftovers in clear (scrub.c), called by xlog.c and walreceiver.c ---- */
+
+/*
+ * May a segment that is not needed any more be used again?  Not if WAL is
+ * encrypted and the segment has WAL in clear, or cannot be read.
+ */
+extern bool TdeWalMayRecycle(const char *path);
+
+/*
+ * Zero leftovers in clear in a segment that was opened for writing; only the
+ * process that writes it may do so.
+ */
+extern void TdeWalScrubSegment(XLogSegNo segno, TimeLineID tli);
+
+/* Zero what is behind the end of a timeline in its last segment. */
+extern void TdeWalScrubBehindEnd(const char *path, XLogRecPtr end);
+
 #endif							/* TDE_WAL_H */

@@ -508,6 +508,13 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	if (encrypt)
 		needs_checkpoint = !checkpoint_is_encrypted(control);
 
+	/*
+	 * Before the epoch is there: a start that dies in this is followed by one
+	 * that finds WAL in clear again, and does it anew.
+	 */
+	if (encrypt && last_epoch_id == 0)
+		tde_wal_scrub_ahead(end, tli);
+
 	if (end < page)
 		write_marker(end, tli);
 	INJECTION_POINT("tde-wal-epoch-marker", NULL);

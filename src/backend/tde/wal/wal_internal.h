@@ -80,6 +80,15 @@ extern TdeWalKeyStatus tde_wal_epoch_authenticate(const uint8 *record,
 /* Is there an epoch with that id in the file? */
 extern bool tde_wal_epoch_id_is_used(uint32 id);
 
+/* ---- scrub.c ---- */
+
+/*
+ * WAL ends at "end" on timeline tli and will be encrypted from there on: zero
+ * the rest of its segment, from the next page on, and remove segments with
+ * leftovers in clear that are after it.  Nobody writes WAL now.
+ */
+extern void tde_wal_scrub_ahead(XLogRecPtr end, TimeLineID tli);
+
 /* ---- clear_pages.c ---- */
 
 /* for TdeWalKeySource */

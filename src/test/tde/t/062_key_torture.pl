@@ -33,7 +33,7 @@ $ENV{PGCONNECT_TIMEOUT} = 10;
 
 my $pair = TdeTorture->new;
 my (@done, @rules, %taken, @backups, %counts);
-my ($round_seed, $storage_failed);
+my ($round_seed, $storage_failed, $moved);
 
 sub pick { return $_[ rand @_ ]; }
 sub primary { return $pair->primary; }
@@ -106,11 +106,15 @@ sub copy_database
 	return "$db, $strategy$where";
 }
 
+# Not in a round with a backup.  One that misses both directories has neither:
+# where the source is missing, upstream's replay copies an empty directory.
 sub move_database
 {
+	return 'not while a backup runs' if @backups;
 	my $db = pick(grep { /^src/ } eval { $pair->databases(primary) }) // 'src_def';
 	my $where = pick(qw(ts1 ts2 pg_default));
 
+	$moved = 1;
 	$pair->forget_keys($db);
 	$pair->job("ALTER DATABASE $db SET TABLESPACE $where");
 	return "$db to $where";
@@ -127,6 +131,7 @@ sub drop_database
 
 sub backup
 {
+	return 'not while a database is moved' if $moved;
 	my $dir = primary->basedir . '/backup' . @backups;
 
 	mkdir $dir or die "could not make \"$dir\": $!";
@@ -328,7 +333,7 @@ sub torture
 	my $label = "seed $round_seed";
 	my @bag = map { ($_) x $events{$_}[0] } sort keys %events;
 
-	($storage_failed, @done, @backups) = (0);
+	($storage_failed, $moved, @done, @backups) = (0, 0);
 	$pair->start_load("load$round_seed");
 	sleep(0.2);
 	foreach (1 .. $n)
