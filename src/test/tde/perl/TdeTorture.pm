@@ -379,7 +379,7 @@ sub start_load
 			push @{ $self->{load}{runs} }, IPC::Run::start(
 				[
 					'sh', '-c',
-					"while [ ! -e $dir/stop ]; do $psql >>$dir/$db$n.out 2>>$dir/$db$n.err || sleep 0.1; done"
+					"while [ ! -e $dir/stop ] && kill -0 $$; do $psql >>$dir/$db$n.out 2>>$dir/$db$n.err || sleep 0.1; done"
 				]);
 		}
 	}

@@ -94,12 +94,12 @@ tde_end_key_creation(void)
 }
 
 /*
- * Draw a key for a relation under the current scope key of its database.
- * (Between tde_begin_key_creation() and its end, but for redo.)
+ * Draw a key for a relation under the current scope key of its database, with
+ * that id, or a new one if it is NULL.  (Between tde_begin_key_creation() and its end, but for redo.)
  */
 void
 tde_draw_key(const RelFileLocator *locator, TdeCipher cipher,
-			 TdeKey *key, uint8 *record)
+			 const TdeId *id, TdeKey *key, uint8 *record)
 {
 	uint8		scope_key[TDE_WRAP_KEY_LEN];
 	int			rc;
@@ -120,7 +120,9 @@ tde_draw_key(const RelFileLocator *locator, TdeCipher cipher,
 		rc = 0;
 	}
 
-	if (rc == 0)
+	if (id != NULL)
+		key->id = *id;
+	else if (rc == 0)
 		rc = tde_random(key->id.b, TDE_ID_LEN);
 	if (rc == 0)
 		rc = tde_generate_key(key->cipher, key->key);
@@ -162,7 +164,7 @@ TdeCreateKey(const RelFileLocatorBackend *rlocator)
 
 	check_cipher();
 	tde_begin_key_creation(rlocator->locator.dbOid);
-	tde_draw_key(&rlocator->locator, tde_cipher, &key, record);
+	tde_draw_key(&rlocator->locator, tde_cipher, NULL, &key, record);
 	INJECTION_POINT("tde-key-drawn", NULL);
 
 	if (RelFileLocatorBackendIsTemp(*rlocator))
@@ -201,10 +203,46 @@ what_is_known(const RelFileLocator *locator)
 }
 
 /*
+ * Make a key of this node for a relation that replay will drop, with the id that
+ * the log has, or a new one if that is NULL.  There is no WAL to write now, so
+ * the file is made durable at once.  False if the database never had a scope.
+ */
+static bool
+make_local_key(const RelFileLocator *locator, const TdeId *id)
+{
+	TdeCipher	cipher = tde_cipher;
+	TdeKey		key;
+	uint8		record[TDE_KEY_RECORD_LEN];
+	char		path[MAXPGPATH];
+	RelPathStr	relpath;
+
+	if (!tde_scope_is_present(locator->dbOid))
+		return false;
+
+	/* A CBC key without checksums would keep the server from starting again. */
+	if (TdeCipherIsCBC(cipher) && !DataChecksumsEnabled())
+		cipher = TDE_AES_128_XTS;
+
+	tde_draw_key(locator, cipher, id, &key, record);
+	tde_wipe(key.key, sizeof(key.key));
+	tde_key_path(locator, path);
+	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, true);
+	tde_key_file_install(&key, NULL);
+	tde_database_dir(locator->dbOid, path);
+	fsync_fname(path, true);
+
+	relpath = relpathperm(*locator, MAIN_FORKNUM);
+	ereport(DEBUG1,
+			(errmsg_internal("made a local encryption key for relation \"%s\", which replay creates",
+							 relpath.str)));
+	return true;
+}
+
+/*
  * Recovery is about to create the main fork of a relation that is not there.
  * If it was dropped later in the WAL, maybe together with its key, its pages
  * will be written until that drop is replayed: never in clear, if it was
- * encrypted.  There is no WAL to write now, so the file is made durable at once.
+ * encrypted.
  *
  * That the file is missing proves nothing, neither that there was a drop, since
  * its tablespace may be away, nor that there was a key: a relation that never
@@ -213,46 +251,24 @@ what_is_known(const RelFileLocator *locator)
 void
 TdeCreateFallbackKey(const RelFileLocatorBackend *rlocator)
 {
-	TdeCipher	cipher = tde_cipher;
+	const RelFileLocator *locator = &rlocator->locator;
 	TdeKey		key;
-	uint8		record[TDE_KEY_RECORD_LEN];
-	char		path[MAXPGPATH];
 	char		reason[256];
-	RelPathStr	relpath;
 
 	if (!TdeIsActive() || RelFileLocatorBackendIsTemp(*rlocator) ||
-		!OidIsValid(rlocator->locator.dbOid))
+		!OidIsValid(locator->dbOid))
 		return;
-	if (RelFileLocatorEquals(redo_plain_locator, rlocator->locator))
+	if (RelFileLocatorEquals(redo_plain_locator, *locator))
 		return;
-	if (tde_key_file_read(&rlocator->locator, &key, false,
+	if (tde_key_file_read(locator, &key, false,
 						  reason, sizeof(reason)) != TDE_KEYFILE_NONE)
 		return;
 
-	if (what_is_known(&rlocator->locator) == TDE_KNOWN_NOTHING &&
-		!tde_registry_was_encrypted(&rlocator->locator))
+	if (what_is_known(locator) == TDE_KNOWN_NOTHING &&
+		tde_registry_word(locator) == TDE_WORD_PLAIN)
 		return;
 
-	/* No key can be made where the database never had a scope. */
-	if (!tde_scope_is_present(rlocator->locator.dbOid))
-		return;
-
-	/* A CBC key without checksums would keep the server from starting again. */
-	if (TdeCipherIsCBC(cipher) && !DataChecksumsEnabled())
-		cipher = TDE_AES_128_XTS;
-
-	tde_draw_key(&rlocator->locator, cipher, &key, record);
-	tde_wipe(key.key, sizeof(key.key));
-	tde_key_path(&rlocator->locator, path);
-	tde_write_temp_file(path, record, TDE_KEY_RECORD_LEN, true);
-	tde_key_file_install(&key, NULL);
-	tde_database_dir(rlocator->locator.dbOid, path);
-	fsync_fname(path, true);
-
-	relpath = relpathperm(rlocator->locator, MAIN_FORKNUM);
-	ereport(DEBUG1,
-			(errmsg_internal("made a local encryption key for relation \"%s\", which replay creates",
-							 relpath.str)));
+	(void) make_local_key(locator, NULL);
 }
 
 /*
@@ -336,6 +352,16 @@ TdeRedoCreateStorage(const RelFileLocator *rlocator, const TdeId *keyid)
 					sizeof(reason));
 			break;
 		case TDE_KEYFILE_NONE:
+
+			/*
+			 * A key that was logged before replay began, and was removed when
+			 * a checkpoint was past the drop of its relation.  That drop will
+			 * be replayed: pg_rewind has put replay back to before it, and
+			 * taken the list from the server whose WAL this is.
+			 */
+			if (tde_registry_word(rlocator) == TDE_WORD_REMOVED &&
+				make_local_key(rlocator, keyid))
+				return;
 			strlcpy(reason, _("the file does not exist"), sizeof(reason));
 			break;
 		default:

@@ -148,7 +148,7 @@ copy_key(const RelFileLocator *src, const RelFileLocator *dst, TdeKey *key,
 	}
 
 	if (src->dbOid != dst->dbOid)
-		tde_draw_key(dst, key->cipher, key, record);
+		tde_draw_key(dst, key->cipher, NULL, key, record);
 	else
 	{
 		key->locator = *dst;

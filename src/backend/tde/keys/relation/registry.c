@@ -10,9 +10,9 @@
  * file is put in its place, and again, saying the opposite, before the key is
  * removed or the number given to a plain relation.  What was said last counts.
  *
- * Replay asks here, too, whether a relation whose file is missing was encrypted
- * (tde_registry_was_encrypted): one that was gets a key of this node, one that
- * never was is plain, and its file may only be away with its tablespace.
+ * Replay asks here, too (tde_registry_word), where a relation's file is missing,
+ * whether it was encrypted: one that never was is plain, and its file may only be
+ * away with its tablespace.  And where a key is missing, whether it was removed.
  *
  * The checkpoint that syncs a key file syncs the list with its directory.
  *
@@ -143,7 +143,14 @@ make_entry(const RelFileLocator *locator, TdeRegistryWord word)
 
 /* ---- what replay remembers of lists, in its own memory ---- */
 
-/* Relations whose last word is that they have, or had, a key. */
+/* Relations that have, or had, a key, and which of that. */
+typedef struct Listed
+{
+	RelFileLocator locator;
+	TdeRegistryWord word;
+	size_t		number;			/* of its last entry, for compaction */
+} Listed;
+
 static HTAB *had_key = NULL;
 
 /* Stands among them for the database itself, whose list was read. */
@@ -158,8 +165,9 @@ list_mark(Oid dbOid)
 static void
 remember(const RelFileLocator *locator, TdeRegistryWord word)
 {
-	(void) hash_search(had_key, locator,
-					   word == TDE_WORD_PLAIN ? HASH_REMOVE : HASH_ENTER, NULL);
+	Listed	   *listed = hash_search(had_key, locator, HASH_ENTER, NULL);
+
+	listed->word = word;
 }
 
 /*
@@ -275,21 +283,22 @@ tde_registry_load(Oid dbOid)
 }
 
 /*
- * Has, or had, a relation a key, as far as its database's list tells?  A list
- * that cannot be read is an error.  For replay: what other processes append
- * after this was first asked is not noticed, and replay appends itself what
- * it may ask for.
+ * The last word of a relation in its database's list; that it is plain if
+ * there is none.  A list that cannot be read is an error.  For replay: what
+ * other processes append after this was first asked is not noticed, and replay
+ * appends itself what it may ask for.
  */
-bool
-tde_registry_was_encrypted(const RelFileLocator *locator)
+TdeRegistryWord
+tde_registry_word(const RelFileLocator *locator)
 {
+	Listed	   *found;
 	RelFileLocator mark = list_mark(locator->dbOid);
 
 	if (had_key == NULL)
 	{
 		HASHCTL		ctl = {
 			.keysize = sizeof(RelFileLocator),
-			.entrysize = sizeof(RelFileLocator),
+			.entrysize = sizeof(Listed),
 		};
 
 		had_key = hash_create("relations that had a key", 1024, &ctl,
@@ -306,9 +315,10 @@ tde_registry_was_encrypted(const RelFileLocator *locator)
 			remember(&listed, word);
 		if (list.data)
 			pfree(list.data);
-		(void) hash_search(had_key, &mark, HASH_ENTER, NULL);
+		remember(&mark, TDE_WORD_PLAIN);
 	}
-	return hash_search(had_key, locator, HASH_FIND, NULL) != NULL;
+	found = hash_search(had_key, locator, HASH_FIND, NULL);
+	return found ? found->word : TDE_WORD_PLAIN;
 }
 
 /*
@@ -318,12 +328,6 @@ tde_registry_was_encrypted(const RelFileLocator *locator)
 void
 tde_registry_compact(Oid dbOid)
 {
-	typedef struct Listed
-	{
-		RelFileLocator locator;
-		TdeRegistryWord word;
-		size_t		number;		/* of its last entry */
-	} Listed;
 	HASHCTL		ctl = {
 		.keysize = sizeof(RelFileLocator),
 		.entrysize = sizeof(Listed),

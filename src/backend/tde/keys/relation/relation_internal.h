@@ -93,7 +93,7 @@ typedef enum TdeRegistryWord
 extern bool tde_registry_append(const RelFileLocator *locator,
 								TdeRegistryWord word);
 extern void tde_registry_load(Oid dbOid);
-extern bool tde_registry_was_encrypted(const RelFileLocator *locator);
+extern TdeRegistryWord tde_registry_word(const RelFileLocator *locator);
 extern void tde_registry_compact(Oid dbOid);
 
 /* ---- key files (key_file.c) ---- */
@@ -131,7 +131,7 @@ extern void tde_temp_key_drop(const RelFileLocator *locator);
 extern void tde_begin_key_creation(Oid dbOid);
 extern void tde_end_key_creation(void);
 extern void tde_draw_key(const RelFileLocator *locator, TdeCipher cipher,
-						 TdeKey *key, uint8 *record);
+						 const TdeId *id, TdeKey *key, uint8 *record);
 extern void tde_log_and_install_keys(const TdeKey *keys, const uint8 *records,
 									 int nkeys);
 
