@@ -96,7 +96,8 @@ TdeGetPrincipalDetails(TdeScopeKind kind, Oid dbOid, TdePrincipalInfo *info,
 	*problem = NULL;
 	if (scope == NULL)
 	{
-		if (reason[0] != '\0')
+		if (reason[0] != '\0' ||
+			tde_scope_is_lost(kind, dbOid, reason, sizeof(reason)))
 		{
 			char		path[MAXPGPATH];
 

@@ -103,7 +103,8 @@ open_scope(TdeScopeKind kind, Oid dbOid, TdeStart *start)
 	{
 		char		path[MAXPGPATH];
 
-		if (reason[0] == '\0')
+		if (reason[0] == '\0' &&
+			!tde_scope_is_lost(kind, dbOid, reason, sizeof(reason)))
 			return true;
 		tde_scope_path(kind, dbOid, path);
 		ereport(WARNING,

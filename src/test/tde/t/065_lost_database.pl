@@ -182,20 +182,29 @@ ok($node->poll_query_until('postgres',
 		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'pg_tde key retry'}),
 	'the worker has ended');
 
-# A scope file that cannot be read is one database's trouble, too
-$node->stop;
+# A scope file that cannot be read, or is lost, is one database's trouble, too,
+# and no restart is needed when it is back.
 my $scope_file = $node->data_dir . "/pg_tde/$oid{lost}/database_key.key";
 my $scope = slurp_bytes($scope_file);
-unlink $scope_file or die;
-append_to_file($scope_file, substr($scope, 0, 50));
-$node->start;
-others_answer('damaged');
-fails($node, 'SELECT count(*) FROM t',
-	qr/DETAIL:  The reason is: key file "pg_tde\/$oid{lost}\/database_key\.key" cannot be used: /,
-	'damaged: the error says so');
-unlink $scope_file or die;
-append_to_file($scope_file, $scope);
-$node->restart;
+foreach my $how ('damaged', 'missing')
+{
+	$node->stop;
+	unlink $scope_file or die;
+	append_to_file($scope_file, substr($scope, 0, 50)) if $how eq 'damaged';
+	$node->start;
+	others_answer($how);
+	fails($node, 'SELECT count(*) FROM t',
+		qr/DETAIL:  The reason is: key file "pg_tde\/$oid{lost}\/database_key\.key" cannot be used: /,
+		"$how: the error says so");
+	is($node->safe_psql('postgres',
+			'SELECT count(*) FROM pg_tde_principal_keys WHERE NOT available'),
+		1, "$how: the view shows it");
+	unlink $scope_file;
+	append_to_file($scope_file, $scope);
+	$node->safe_psql('lost', 'SELECT pg_tde_verify_key()');
+	is($node->safe_psql('lost', 'SELECT count(b) FROM t'),
+		5000, "$how: rows are there when it is back");
+}
 
 #
 # After a crash

@@ -37,11 +37,8 @@ read_user(TdeScopeKind kind, Oid dbOid, const TdeProvider *provider,
 		return NULL;
 	}
 
-	if (reason[0] == '\0' && kind == TDE_SCOPE_DATABASE &&
-		tde_database_has_keys(dbOid))
-		strlcpy(reason, _("the file does not exist, but there are keys that it protects"),
-				sizeof(reason));
-	if (reason[0] != '\0')
+	if (reason[0] != '\0' ||
+		tde_scope_is_lost(kind, dbOid, reason, sizeof(reason)))
 	{
 		tde_scope_path(kind, dbOid, path);
 		ereport(unknown,

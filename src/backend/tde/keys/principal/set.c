@@ -98,11 +98,9 @@ tde_scope_read_for_change(TdeScopeKind kind, Oid dbOid)
 	TdeScope   *scope;
 
 	scope = tde_scope_read(kind, dbOid, reason, sizeof(reason));
-	if (scope == NULL && reason[0] == '\0' &&
-		kind == TDE_SCOPE_DATABASE && tde_database_has_keys(dbOid))
-		strlcpy(reason, _("the file does not exist, but there are keys that it protects"),
-				sizeof(reason));
-	if (scope == NULL && reason[0] != '\0')
+	if (scope == NULL &&
+		(reason[0] != '\0' ||
+		 tde_scope_is_lost(kind, dbOid, reason, sizeof(reason))))
 	{
 		tde_scope_path(kind, dbOid, path);
 		ereport(ERROR,

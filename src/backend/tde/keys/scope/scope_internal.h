@@ -66,6 +66,8 @@ extern TdeScope *tde_scope_new(TdeScopeKind kind, Oid dbOid);
 extern void tde_scope_add_generation(TdeScope *scope);
 extern TdeScope *tde_scope_read(TdeScopeKind kind, Oid dbOid,
 								char *reason, size_t reason_size);
+extern bool tde_scope_is_lost(TdeScopeKind kind, Oid dbOid, char *reason,
+							  size_t size);
 extern TdeScope *tde_scope_try_read(TdeScopeKind kind, Oid dbOid,
 									char *reason, size_t reason_size);
 pg_noreturn extern void tde_database_keys_unavailable(Oid dbOid);

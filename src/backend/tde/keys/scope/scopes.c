@@ -190,6 +190,20 @@ tde_scope_is_over(const TdeScope *scope)
 }
 
 /*
+ * There is no file of this scope.  Is it lost?  Yes, with the reason, where
+ * there are keys under it.
+ */
+bool
+tde_scope_is_lost(TdeScopeKind kind, Oid dbOid, char *reason, size_t size)
+{
+	if (kind != TDE_SCOPE_DATABASE || !tde_database_has_keys(dbOid))
+		return false;
+	strlcpy(reason, _("the file does not exist, but there are keys that it protects"),
+			size);
+	return true;
+}
+
+/*
  * Are all keys of a scope resident?
  */
 bool
