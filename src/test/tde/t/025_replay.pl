@@ -125,7 +125,8 @@ $standby->stop;
 
 #
 # A relation of which neither file nor key is there, though WAL writes to it:
-# both went after that, in a way that replay does not get to see.
+# both went after that, in a way that replay does not get to see.  And one
+# without a file that never had a key, and stays plain.
 #
 $node->safe_psql('postgres', 'CHECKPOINT');
 my $lost = PostgreSQL::Test::Cluster->new('lost');
@@ -148,7 +149,7 @@ $lost->safe_psql('postgres', 'SELECT pg_buffercache_evict_all()');
 ok(-f $lost->data_dir . "/pg_tde/$db/$number.key",
 	'the relation has a key again');
 my ($in_clear, $encrypted) = (0, 0);
-foreach my $file (map { relation_files($lost, $_) } ($path, $plain))
+foreach my $file (relation_files($lost, $path))
 {
 	next if $file =~ /_(fsm|vm)$/;
 	my $content = slurp_bytes($file);
@@ -159,6 +160,10 @@ foreach my $file (map { relation_files($lost, $_) } ($path, $plain))
 }
 is($in_clear, 0, 'no page is in clear');
 cmp_ok($encrypted, '>', 10, 'some pages are encrypted');
+isnt(index(slurp_bytes($lost->data_dir . "/$plain"), 'Canary'),
+	-1, 'the plain relation is plain');
+ok(!-e $lost->data_dir . "/pg_tde/$db/" . ($plain =~ s{.*/}{}r) . '.key',
+	'... and has no key');
 
 # Then they are dropped, which is what makes them disappear
 $node->safe_psql('postgres', 'DROP TABLE t, plain; CHECKPOINT');
