@@ -51,6 +51,9 @@ extern void tde_smgr_writev(SMgrRelation reln, ForkNumber forknum,
  */
 extern void TdeRedoCreateMissing(SMgrRelation reln, ForkNumber forknum);
 
+/* In redo, a page is about to be changed; FATAL if it could not be written. */
+extern void TdeRedoBeforeChange(SMgrRelation reln, ForkNumber forknum);
+
 /*
  * Called where redo wants to change a page: is the relation to be left alone,
  * because its database was given up in recovery?

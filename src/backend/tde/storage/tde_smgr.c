@@ -276,6 +276,20 @@ TdeRedoCreateMissing(SMgrRelation reln, ForkNumber forknum)
 }
 
 /*
+ * Called in redo before a page of the relation is read, or made without being
+ * read from its full-page image.  That page has to be written some time, so a
+ * key that cannot be had stops replay here, where the record is known and a
+ * database can be given up, and not the next checkpoint and each one after it.
+ */
+void
+TdeRedoBeforeChange(SMgrRelation reln, ForkNumber forknum)
+{
+	TdeRedoCreateMissing(reln, forknum);
+	if (!replay_skips(reln))
+		(void) relation_key(reln);
+}
+
+/*
  * Will a write to the relation be encrypted?  Its checksum is then computed
  * after that, and the buffer manager need not compute one, nor copy the page
  * for it.

@@ -237,8 +237,22 @@ is($node->start(fail_ok => 1), 0, 'crash, the key is needed: no start');
 my $needs = qr/FATAL:  encryption key of relation "[^"]+" is not available\n.*DETAIL:  The reason is: $cause\.\n.*HINT:  .*"pg_tde\.give_up_databases" set to '$oid{lost}'\./;
 like(slurp_file($node->logfile, $from), $needs, 'it says why, and what can be done');
 
-# Not given up where that is not necessary
+# Also where all there is of a page is its full image, which replay does not read
 back();
+$node->start;
+$node->safe_psql('lost', 'CREATE TABLE image USING tde_heap AS SELECT 1 AS a; CHECKPOINT');
+$node->safe_psql('lost', 'INSERT INTO image VALUES (2)');
+tde_crash($node);
+away();
+$from = -s $node->logfile;
+is($node->start(fail_ok => 1), 0, 'crash, full-page images: no start');
+like(slurp_file($node->logfile, $from), $needs, '... nor later than that');
+back();
+$node->start;
+is($node->safe_psql('lost', 'SELECT sum(a) FROM image'), 3, '... and nothing is lost');
+tde_crash($node);
+
+# Not given up where that is not necessary
 $node->append_conf('postgresql.conf', "pg_tde.give_up_databases = '$oid{lost}'\n");
 $from = -s $node->logfile;
 $node->start;
