@@ -160,6 +160,8 @@ SKIP:
 	sql("SELECT injection_points_attach('tde-scopes-written', 'wait')");
 	my $rotation = $node->background_psql('postgres');
 	my $pid = $rotation->query_safe('SELECT pg_backend_pid()');
+	# a rotation says what it moved
+	$rotation->query_safe('SET client_min_messages = warning');
 	$rotation->query_until(qr/begin/,
 		q{\echo begin
 		SELECT pg_tde_set_default_key_using_global_key_provider('k2', 'ring');
@@ -167,7 +169,7 @@ SKIP:
 	$node->wait_for_event('client backend', 'tde-scopes-written');
 	is( sql(q{SELECT pid, datname, scope, key_name, provider_name, phase,
 			scopes_total, scopes_done, started < now() FROM pg_stat_progress_tde_rotation}),
-		"$pid|postgres|default|k2|ring|writing files|2|2|t",
+		"$pid|postgres|default|k2|ring|writing files|3|3|t",
 		'a rotation under way');
 	sql("SELECT injection_points_detach('tde-scopes-written')");
 	sql("SELECT injection_points_wakeup('tde-scopes-written')");
