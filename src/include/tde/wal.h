@@ -31,6 +31,10 @@ typedef struct TdeWalWriting
 	uint32		id;				/* 0: WAL is written in clear */
 	uint8		key[TDE_WAL_KEY_LEN];
 	pg_atomic_uint32 replaying; /* id of the epoch that was replayed last */
+
+	/* see scrub.c; invalid if unknown */
+	pg_atomic_uint64 encrypted_since;
+	pg_atomic_uint32 encrypted_tli;
 } TdeWalWriting;
 
 extern PGDLLIMPORT TdeWalWriting *tde_wal_writing;
@@ -171,8 +175,5 @@ extern bool TdeWalMayRecycle(const char *path);
  * process that writes it may do so.
  */
 extern void TdeWalScrubSegment(XLogSegNo segno, TimeLineID tli);
-
-/* Zero what is behind the end of a timeline in its last segment. */
-extern void TdeWalScrubBehindEnd(const char *path, XLogRecPtr end);
 
 #endif							/* TDE_WAL_H */

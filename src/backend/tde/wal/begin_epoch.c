@@ -444,8 +444,8 @@ checkpoint_is_encrypted(const ControlFileData *control)
 
 /* ---- all together ---- */
 
-static bool
-will_encrypt(void)
+bool
+tde_wal_will_encrypt(void)
 {
 	/* While pg_upgrade fills a new cluster, it may have no key yet. */
 	return tde_wal_encrypt && !IsBootstrapProcessingMode() && !IsBinaryUpgrade;
@@ -456,7 +456,7 @@ TdeWalRecoveryEnds(const XLogReaderState *reader)
 {
 	/* What stops a promotion does so before it has changed anything. */
 	refuse_unread_wal(reader->EndRecPtr);
-	if (will_encrypt())
+	if (tde_wal_will_encrypt())
 		check_server_scope();
 	last_epoch_id = reader->tde_epoch_id;
 
@@ -474,7 +474,7 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 				 TimeLineID tli, const ControlFileData *control,
 				 XLogRecPtr *last_record)
 {
-	bool		encrypt = will_encrypt();
+	bool		encrypt = tde_wal_will_encrypt();
 	TdeWalEpoch epoch = {0};
 	uint8		encoded[TDE_WAL_EPOCH_MAX_LEN];
 	size_t		len;
@@ -496,6 +496,13 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 			return end;
 	}
 
+	if (encrypt)
+		tde_wal_scrub_for_epoch(page, tli, last_epoch_id == 0 ||
+								(last_epoch_id & TDE_WAL_DECRYPTED) != 0);
+	if (tli != info->endOfLogTLI)
+		tde_wal_scrub_old_timeline(end, info->endOfLogTLI);
+	INJECTION_POINT("tde-wal-scrubbed", NULL);
+
 	epoch.tli = tli;
 	epoch.prev_tli = info->lastRecTLI;
 	epoch.prev_end = end;
@@ -507,13 +514,6 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	INJECTION_POINT("tde-wal-epoch-stored", NULL);
 	if (encrypt)
 		needs_checkpoint = !checkpoint_is_encrypted(control);
-
-	/*
-	 * Before the epoch is there: a start that dies in this is followed by one
-	 * that finds WAL in clear again, and does it anew.
-	 */
-	if (encrypt && last_epoch_id == 0)
-		tde_wal_scrub_ahead(end, tli);
 
 	if (end < page)
 		write_marker(end, tli);
@@ -528,6 +528,7 @@ TdeWalBeginEpoch(const EndOfWalRecoveryInfo *info, XLogRecPtr end,
 	tde_copy_key(tde_wal_writing->key, epoch.key, TDE_WAL_KEY_LEN);
 	tde_wal_writing->id = epoch.id;
 	tde_wipe(epoch.key, sizeof(epoch.key));
+	tde_wal_encrypted_since(encrypt ? epoch.start : InvalidXLogRecPtr, tli);
 	if (encrypt)
 		ereport(LOG,
 				(errmsg("WAL is encrypted from %X/%X on, with key %08X",
@@ -544,6 +545,6 @@ TdeWalShutdownNeedsSwitch(void)
 {
 	char		segment[MAXFNAMELEN];
 
-	return TdeIsActive() && !will_encrypt() &&
+	return TdeIsActive() && !tde_wal_will_encrypt() &&
 		tde_find_encrypted_wal(GetXLogInsertRecPtr(), segment);
 }

@@ -47,6 +47,8 @@ TdeWalShmemInit(void)
 	tde_wal_writing->id = 0;
 	tde_wipe(tde_wal_writing->key, sizeof(tde_wal_writing->key));
 	pg_atomic_init_u32(&tde_wal_writing->replaying, 0);
+	pg_atomic_init_u64(&tde_wal_writing->encrypted_since, InvalidXLogRecPtr);
+	pg_atomic_init_u32(&tde_wal_writing->encrypted_tli, 0);
 	tde_wal_epoch_cache_init();
 	tde_wal_epochs_init();
 }
@@ -361,6 +363,8 @@ tde_redo_wal_epoch(XLogReaderState *record)
 	const uint8 *data;
 	size_t		len;
 	char		problem[MAXPGPATH];
+	bool		was_encrypted =
+		pg_atomic_read_u32(&tde_wal_writing->replaying) != 0;
 
 	decode_record(record, &epoch, &data, &len);
 	if (epoch.system_identifier != GetSystemIdentifier())
@@ -383,5 +387,6 @@ tde_redo_wal_epoch(XLogReaderState *record)
 	}
 	tde_wal_epoch_store(data, len);
 	pg_atomic_write_u32(&tde_wal_writing->replaying, epoch.id);
+	tde_wal_scrub_replayed(&epoch, !was_encrypted);
 	tde_wal_epoch_replayed(&epoch);
 }

@@ -80,15 +80,6 @@ extern TdeWalKeyStatus tde_wal_epoch_authenticate(const uint8 *record,
 /* Is there an epoch with that id in the file? */
 extern bool tde_wal_epoch_id_is_used(uint32 id);
 
-/* ---- scrub.c ---- */
-
-/*
- * WAL ends at "end" on timeline tli and will be encrypted from there on: zero
- * the rest of its segment, from the next page on, and remove segments with
- * leftovers in clear that are after it.  Nobody writes WAL now.
- */
-extern void tde_wal_scrub_ahead(XLogRecPtr end, TimeLineID tli);
-
 /* ---- clear_pages.c ---- */
 
 /* for TdeWalKeySource */
@@ -110,11 +101,39 @@ extern XLogRecPtr tde_wal_unread_page;
 
 /* ---- begin_epoch.c ---- */
 
+/* Will this server encrypt WAL when it writes some? */
+extern bool tde_wal_will_encrypt(void);
+
 /*
  * The record of an epoch was replayed.  After a crash the start that wrote it may
  * have died before it told the archiver of the segments that it ended.
  */
 extern void tde_wal_epoch_replayed(const TdeWalEpoch *epoch);
+
+/* ---- scrub.c; all for the startup process, and raise ERROR ---- */
+
+/*
+ * Zero what is in clear from the page on at which an encrypted epoch is to begin:
+ * in all segments, or, where WAL before it is encrypted and this was done once,
+ * in those that say by their first page that it was not.
+ */
+extern void tde_wal_scrub_for_epoch(XLogRecPtr page, TimeLineID tli,
+									bool after_clear);
+
+/*
+ * The record of an epoch was replayed, after WAL in clear or not: do the same
+ * on a standby.
+ */
+extern void tde_wal_scrub_replayed(const TdeWalEpoch *epoch, bool after_clear);
+
+/*
+ * Zero what is in clear behind the end of WAL in the last segment of a timeline
+ * that is left.
+ */
+extern void tde_wal_scrub_old_timeline(XLogRecPtr end, TimeLineID tli);
+
+/* Segments after that of "start" are encrypted; invalid: they are not. */
+extern void tde_wal_encrypted_since(XLogRecPtr start, TimeLineID tli);
 
 /*
  * A recorder for tests proves that no key stream is used twice; see
