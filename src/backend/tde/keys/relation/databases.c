@@ -135,6 +135,13 @@ copy_key(const RelFileLocator *src, const RelFileLocator *dst, TdeKey *key,
 	{
 		case TDE_KEYFILE_OK:
 			break;
+		case TDE_KEYFILE_UNAVAILABLE:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("could not copy the encryption key of a relation"),
+					 errdetail("The reason is: %s.", reason),
+					 errhint("Try again when the key provider returns the key; if it has moved, change the key provider.")));
+			break;
 		case TDE_KEYFILE_NONE:
 			strlcpy(reason, _("the file does not exist"), sizeof(reason));
 			/* FALLTHROUGH */
