@@ -23,6 +23,7 @@ my %settings = (
 	'pg_tde.archive_temp_directory' => 'sighup STRING /dev/shm',
 	'pg_tde.cipher' => 'superuser ENUM aes_128_xts',
 	'pg_tde.enforce_encryption' => 'superuser BOOLEAN FALSE',
+	'pg_tde.enforce_wal_encryption' => 'postmaster BOOLEAN FALSE',
 	'pg_tde.give_up_databases' => 'postmaster STRING ',
 	'pg_tde.inherit_global_providers' => 'superuser BOOLEAN TRUE',
 	'pg_tde.key_state_action' => 'sighup ENUM log',

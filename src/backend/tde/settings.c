@@ -34,6 +34,7 @@ bool		tde_enforce_encryption = false;
 bool		tde_inherit_global_providers = true;
 bool		tde_wal_encrypt = false;
 bool		tde_accept_clear_wal = false;
+bool		tde_enforce_wal_encryption = false;
 bool		tde_lock_memory = false;
 int			tde_key_wait_timeout = 30;
 int			tde_key_state_poll_interval = 0;
@@ -237,6 +238,15 @@ TdeDefineSettings(void)
 							 "Encrypts the write-ahead log.",
 							 "A server key must be set.",
 							 &tde_wal_encrypt,
+							 false,
+							 PGC_POSTMASTER,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("pg_tde.enforce_wal_encryption",
+							 "Refuses to write WAL in clear after encrypted WAL.",
+							 "A start without pg_tde.wal_encrypt fails then, and a standby is not promoted.",
+							 &tde_enforce_wal_encryption,
 							 false,
 							 PGC_POSTMASTER,
 							 0,

@@ -99,6 +99,10 @@ tde_redo(XLogReaderState *record)
 	else
 		TdeKeysRedo(record);
 
+	/* Scopes may have changed, or whether WAL is encrypted. */
+	if ((XLogRecGetInfo(record) & ~XLR_INFO_MASK) != XLOG_TDE_KEYS)
+		TdeWalWarnOfPromotion();
+
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(context);
 }

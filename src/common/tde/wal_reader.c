@@ -34,6 +34,7 @@
 #define MAX_MESSAGE		1000
 
 const TdeWalKeySource *tde_wal_key_source = NULL;
+XLogRecPtr	tde_wal_unread_page = InvalidXLogRecPtr;
 
 /*
  * Cipher contexts with the keys of the epochs used last.  A process reads one
@@ -179,8 +180,8 @@ cipher_for_page(XLogReaderState *state, XLogRecPtr pageptr, uint32 id,
 	return NULL;
 }
 
-int
-tde_wal_read_page(XLogReaderState *state, XLogRecPtr pageptr, int readLen)
+static int
+read_page(XLogReaderState *state, XLogRecPtr pageptr, int readLen)
 {
 	uint8	   *page = (uint8 *) state->readBuf;
 	uint32		id = tde_wal_page_key_id(page);
@@ -207,6 +208,16 @@ tde_wal_read_page(XLogReaderState *state, XLogRecPtr pageptr, int readLen)
 		return XLREAD_FAIL;
 	}
 	return readLen;
+}
+
+int
+tde_wal_read_page(XLogReaderState *state, XLogRecPtr pageptr, int readLen)
+{
+	int			result = read_page(state, pageptr, readLen);
+
+	if (unlikely(pageptr == tde_wal_unread_page) && result == readLen)
+		tde_wal_unread_page = InvalidXLogRecPtr;
+	return result;
 }
 
 void

@@ -19,6 +19,7 @@ extern PGDLLIMPORT bool tde_enforce_encryption; /* pg_tde.enforce_encryption */
 extern PGDLLIMPORT bool tde_inherit_global_providers;	/* pg_tde.inherit_global_providers */
 extern PGDLLIMPORT bool tde_wal_encrypt;	/* pg_tde.wal_encrypt */
 extern PGDLLIMPORT bool tde_accept_clear_wal;	/* pg_tde.accept_clear_wal */
+extern PGDLLIMPORT bool tde_enforce_wal_encryption;	/* pg_tde.enforce_wal_encryption */
 extern PGDLLIMPORT bool tde_lock_memory;	/* lock_memory */
 extern PGDLLIMPORT char *tde_archive_command;	/* pg_tde.archive_command */
 extern PGDLLIMPORT char *tde_archive_temp_directory;

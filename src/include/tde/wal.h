@@ -162,6 +162,19 @@ extern bool TdeWalNeedsCheckpoint(void);
  */
 extern bool TdeWalShutdownNeedsSwitch(void);
 
+/* ---- standbys (promotion.c) ---- */
+
+/*
+ * Warn if this standby could not be promoted, or would then write WAL in clear after
+ * encrypted, unless that was said.  For the startup process.
+ */
+extern void TdeWalWarnOfPromotion(void);
+
+/*
+ * Is a promotion to be refused?  The reason is reported.
+ */
+extern bool TdeWalRefusesPromotion(int elevel);
+
 /* ---- no leftovers in clear (scrub.c), called by xlog.c and walreceiver.c ---- */
 
 /*

@@ -69,6 +69,12 @@ typedef struct TdeWalKeySource
 extern PGDLLIMPORT const TdeWalKeySource *tde_wal_key_source;
 
 /*
+ * A page that the source of keys could not do anything with, if it says so;
+ * InvalidXLogRecPtr when that page, or a better one in its place, was read.
+ */
+extern PGDLLIMPORT XLogRecPtr tde_wal_unread_page;
+
+/*
  * Decrypt the page at the beginning of state->readBuf, of which readLen bytes
  * were read and whose header is valid.  Returns readLen; XLREAD_WOULDBLOCK if
  * its key may come to be known by replay and the reader does not want to wait;

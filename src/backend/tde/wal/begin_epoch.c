@@ -59,8 +59,7 @@ static bool needs_checkpoint = false;
 static void
 refuse_unread_wal(XLogRecPtr end)
 {
-	if (tde_wal_unread_page == InvalidXLogRecPtr ||
-		tde_wal_unread_page + XLOG_BLCKSZ < end)
+	if (!tde_wal_goes_on(end))
 		return;
 	ereport(FATAL,
 			(errcode(ERRCODE_DATA_CORRUPTED),
@@ -101,40 +100,13 @@ encode_generation(const TdeScope *scope, int i, size_t *len)
 static uint8 *
 server_scope(TdeId *generation, uint8 *scope_key, size_t *len)
 {
-	char		reason[256];
-	char		problem[TDE_REASON_LEN];
-	char		path[MAXPGPATH];
-	TdeScope   *scope;
+	TdeWalObstacle obstacle;
+	TdeScope   *scope = tde_wal_server_scope(scope_key, &obstacle);
 	uint8	   *encoded;
 
-	scope = tde_scope_read(TDE_SCOPE_SERVER, InvalidOid, reason,
-						   sizeof(reason));
-	tde_scope_path(TDE_SCOPE_SERVER, InvalidOid, path);
-	if (scope == NULL && reason[0] != '\0')
-		ereport(FATAL,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("could not use key file \"%s\": %s", path, reason),
-				 errhint("Restore the file from a backup.")));
-	if (scope == NULL || scope->retired)
-		ereport(FATAL,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("WAL cannot be encrypted: no server key is set"),
-				 errhint("Start the server with \"%s\" off and set one with pg_tde_set_server_key_using_global_key_provider().",
-						 "pg_tde.wal_encrypt")));
-
+	if (scope == NULL)
+		tde_wal_report_obstacle(&obstacle);
 	*generation = scope->generations[scope->ngenerations - 1].id;
-	if (!tde_generation_key(generation, scope_key))
-	{
-		bool		known = tde_scope_is_unavailable(TDE_SCOPE_SERVER,
-													 InvalidOid, problem);
-
-		ereport(FATAL,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("WAL cannot be encrypted: the server's scope key is not available"),
-				 known ? errdetail("The reason is: %s.", problem) :
-				 errdetail("It is in file \"%s\".", path),
-				 errhint("Start the server when the key provider returns the key; if it has moved, tell the server with pg_tde_change_key_provider.")));
-	}
 	encoded = encode_generation(scope, scope->ngenerations - 1, len);
 	tde_scope_free(scope);
 	return encoded;
@@ -211,20 +183,6 @@ encode_new_epoch(TdeWalEpoch *epoch, bool encrypt, uint8 *buf)
 	if (scope != NULL)
 		pfree(scope);
 	return len;
-}
-
-/*
- * FATAL if there is no key to encrypt WAL with.
- */
-static void
-check_server_scope(void)
-{
-	TdeId		generation;
-	uint8		scope_key[TDE_WRAP_KEY_LEN];
-	size_t		len;
-
-	pfree(server_scope(&generation, scope_key, &len));
-	tde_wipe(scope_key, sizeof(scope_key));
 }
 
 /* ---- the pages ---- */
@@ -456,8 +414,6 @@ TdeWalRecoveryEnds(const XLogReaderState *reader)
 {
 	/* What stops a promotion does so before it has changed anything. */
 	refuse_unread_wal(reader->EndRecPtr);
-	if (tde_wal_will_encrypt())
-		check_server_scope();
 	last_epoch_id = reader->tde_epoch_id;
 
 	/*
@@ -467,6 +423,7 @@ TdeWalRecoveryEnds(const XLogReaderState *reader)
 	 */
 	if (last_epoch_id == 0)
 		last_epoch_id = tde_wal_page_key_id(reader->readBuf);
+	tde_wal_check_writing(last_epoch_id != 0);
 }
 
 XLogRecPtr

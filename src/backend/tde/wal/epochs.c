@@ -27,7 +27,6 @@
 #include "wal_internal.h"
 
 TdeWalWriting *tde_wal_writing = NULL;
-XLogRecPtr	tde_wal_unread_page = InvalidXLogRecPtr;
 
 void
 TdeWalShmemInit(void)
@@ -121,8 +120,9 @@ find_key(const TdeWalEpochQuery *query, TdeWalEpoch *epoch,
 											problem_size);
 	epoch->scope = NULL;
 	epoch->scope_len = 0;
-	if (status == TDE_WAL_KEY_FOUND && AmStartupProcess())
-		pg_atomic_write_u32(&tde_wal_writing->replaying, query->id);
+	if (status == TDE_WAL_KEY_FOUND && AmStartupProcess() &&
+		pg_atomic_exchange_u32(&tde_wal_writing->replaying, query->id) == 0)
+		TdeWalWarnOfPromotion();
 	return status;
 }
 

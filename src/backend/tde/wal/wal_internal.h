@@ -94,10 +94,15 @@ extern char *tde_wal_ask_epochs(TimeLineID tli, XLogRecPtr pageptr,
 								bool *encrypted);
 
 /*
- * Where recovery met a page that it had no key for or that it did not believe,
- * and went on waiting for a better one; InvalidXLogRecPtr if it did not.
+ * Recovery has met a page that it cannot use, and went on waiting for a better
+ * one: does WAL that ends at "end" go on with that?
  */
-extern XLogRecPtr tde_wal_unread_page;
+static inline bool
+tde_wal_goes_on(XLogRecPtr end)
+{
+	return tde_wal_unread_page != InvalidXLogRecPtr &&
+		tde_wal_unread_page + XLOG_BLCKSZ >= end;
+}
 
 /* ---- begin_epoch.c ---- */
 
@@ -109,6 +114,33 @@ extern bool tde_wal_will_encrypt(void);
  * have died before it told the archiver of the segments that it ended.
  */
 extern void tde_wal_epoch_replayed(const TdeWalEpoch *epoch);
+
+/* ---- promotion.c ---- */
+
+/* Why WAL cannot be written; all but the code is translated. */
+typedef struct TdeWalObstacle
+{
+	int			sqlerrcode;
+	char		what[MAXPGPATH + 256];	/* a phrase */
+	char		detail[MAXPGPATH + 256];	/* or empty */
+	const char *hint;			/* or NULL */
+} TdeWalObstacle;
+
+/*
+ * The server's scope, and the key of its newest generation; NULL and what is
+ * wrong, if there is none to encrypt WAL with.
+ */
+extern TdeScope *tde_wal_server_scope(uint8 *scope_key,
+									  TdeWalObstacle *obstacle);
+
+/* FATAL */
+extern void tde_wal_report_obstacle(const TdeWalObstacle *obstacle);
+
+/*
+ * FATAL if this server may not write WAL as its settings say, after WAL that is
+ * encrypted or not.
+ */
+extern void tde_wal_check_writing(bool after_encrypted);
 
 /* ---- scrub.c; all for the startup process, and raise ERROR ---- */
 
