@@ -59,8 +59,8 @@ is( $node->safe_psql(
 		'postgres', q{
 		SELECT name FROM pg_settings
 		WHERE name = 'lock_memory' OR name LIKE 'pg\_tde%' ORDER BY name COLLATE "C"}),
-	join("\n", sort keys %settings),
-	'pg_settings');
+	join("\n", sort(keys %settings, 'pg_tde.wal_is_encrypted')),
+	'pg_settings, with one that only shows');
 
 my ($ret, $stdout, $stderr) = $node->psql('postgres', 'SET pg_tde.cypher = aes_256_xts');
 like(
@@ -134,6 +134,10 @@ like(
 	qr/FATAL:  WAL cannot be encrypted: no server key is set\n.*HINT:  Start the server with "pg_tde.wal_encrypt" off and set one/,
 	'... and the log tells why');
 $node->adjust_conf('postgresql.conf', 'pg_tde.wal_encrypt', undef);
+command_fails_like(
+	[ 'initdb', '--no-sync', '-c' => 'pg_tde.wal_encrypt=on', $node->basedir . '/new' ],
+	qr/FATAL:  WAL cannot be encrypted: no server key is set/,
+	'initdb makes no cluster whose WAL is encrypted from the beginning');
 
 # A server that is asked for what it does not know does not start
 my $log = $node->logfile;

@@ -44,6 +44,8 @@ int			tde_key_state_action = TDE_KEY_STATE_LOG;
 
 bool		tde_log_key_access = true;
 static char *give_up_databases = NULL;
+static bool wal_is_encrypted = false;
+bool		(*tde_ask_wal_is_encrypted) (void) = NULL;
 
 /*
  * The names of tde_cipher_name() come first, so that they are the ones shown.
@@ -123,6 +125,12 @@ TdeGivesUpDatabase(Oid dbOid)
 		if (named == dbOid)
 			return true;
 	return false;
+}
+
+static const char *
+show_wal_is_encrypted(void)
+{
+	return tde_ask_wal_is_encrypted && tde_ask_wal_is_encrypted() ? "on" : "off";
 }
 
 /*
@@ -260,6 +268,16 @@ TdeDefineSettings(void)
 							 PGC_POSTMASTER,
 							 0,
 							 NULL, NULL, NULL);
+
+	/* for programs, which have a replication connection and no functions */
+	DefineCustomBoolVariable("pg_tde.wal_is_encrypted",
+							 "Shows whether the WAL that is written, or replayed, is encrypted.",
+							 NULL,
+							 &wal_is_encrypted,
+							 false,
+							 PGC_INTERNAL,
+							 GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
+							 NULL, NULL, show_wal_is_encrypted);
 
 	DefineCustomBoolVariable("lock_memory",
 							 "Locks the memory of all server processes so that it is never swapped out.",

@@ -181,6 +181,7 @@ crypt_short(CtrContexts *current, Counter counter, size_t skip,
 	}
 	for (; i < len; i++)
 		dst[i] = src[i] ^ stream[skip + i];
+	tde_wipe(stream, used);
 	return 0;
 }
 

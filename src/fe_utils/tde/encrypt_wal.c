@@ -36,14 +36,15 @@ tde_fe_encrypt_wal_check(PGconn *conn)
 
 	if (!wanted)
 		return;
-	res = PQexec(conn, "SHOW pg_tde.wal_encrypt");
+	res = PQexec(conn, "SHOW pg_tde.wal_is_encrypted");
 	if (PQresultStatus(res) != PGRES_TUPLES_OK)
 		pg_fatal("could not find out whether the server encrypts WAL: %s",
 				 PQerrorMessage(conn));
 	if (PQntuples(res) != 1 || strcmp(PQgetvalue(res, 0, 0), "on") != 0)
 	{
 		pg_log_error("the server does not encrypt WAL");
-		pg_log_error_hint("Set \"pg_tde.wal_encrypt\" on the server, or leave out the option \"-E/--encrypt-wal\".");
+		pg_log_error_detail("What it writes or, on a standby, replays is in clear.");
+		pg_log_error_hint("Set \"pg_tde.wal_encrypt\" on the server, or a standby's primary, or leave out the option \"-E/--encrypt-wal\".");
 		exit(1);
 	}
 	PQclear(res);

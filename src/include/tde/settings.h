@@ -28,6 +28,9 @@ extern PGDLLIMPORT bool tde_log_key_access; /* pg_tde.log_key_access */
 extern PGDLLIMPORT int tde_key_state_poll_interval; /* s; 0 is off */
 extern PGDLLIMPORT int tde_key_state_action;	/* a TdeKeyStateAction */
 
+/* What pg_tde.wal_is_encrypted shows; set where WAL is taken care of. */
+extern bool (*tde_ask_wal_is_encrypted) (void);
+
 /* pg_tde.key_state_action: when a principal key must not be used any more */
 typedef enum TdeKeyStateAction
 {

@@ -42,7 +42,7 @@
 #include "wal_internal.h"
 
 StaticAssertDecl(XLOG_BLCKSZ >= 4096,
-				 "the record of an epoch must fit into a page of WAL");
+				 "WAL blocks must have 4 kB or more: the record of an epoch is on one page");
 
 /*
  * Of the last record's page, or what that record begins; 0: in clear, and never

@@ -50,6 +50,7 @@ TdeWalShmemInit(void)
 	pg_atomic_init_u32(&tde_wal_writing->encrypted_tli, 0);
 	tde_wal_epoch_cache_init();
 	tde_wal_epochs_init();
+	tde_ask_wal_is_encrypted = TdeWalIsEncrypted;
 }
 
 bool

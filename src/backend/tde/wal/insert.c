@@ -73,7 +73,11 @@ void
 tde_wal_copy_flush(void)
 {
 	if (staged > 0)
+	{
 		encrypt_to(stage_dst, stage_lsn, stage, staged);
+		/* no plaintext stays here, where the next record may be long off */
+		tde_wipe(stage, staged);
+	}
 	staged = 0;
 }
 

@@ -80,6 +80,15 @@ refused('no server key', $standby, 'no server key is set');
 is(scalar(() = slurp_file($standby->logfile) =~ /this standby cannot be promoted/g),
 	1, 'the warning is not repeated');
 
+# What it stores is in clear, whatever its setting says.
+my @backup = (
+	'pg_basebackup', '--encrypt-wal', '--no-sync', '--checkpoint' => 'fast',
+	'--pgdata' => $primary->basedir . '/encrypted');
+command_fails_like([ @backup, '--dbname' => $standby->connstr('postgres') ],
+	qr/error: the server does not encrypt WAL/,
+	'pg_basebackup -E from a standby that replays WAL in clear');
+ok(!-e $primary->basedir . '/encrypted/PG_VERSION', '... takes no backup');
+
 # With a key it can be promoted.
 my $log = -s $standby->logfile;
 tde_setup($primary);
@@ -118,6 +127,8 @@ my $warning = qr/WARNING:  WAL would go on in clear if this standby were promote
 like(slurp_file($standby->logfile, $log), $warning,
 	'a warning when WAL begins to be encrypted');
 $standby->safe_psql('postgres', 'CHECKPOINT');
+command_ok([ @backup, '--dbname' => $standby->connstr('postgres') ],
+	'pg_basebackup -E from one that replays encrypted WAL');
 $log = -s $standby->logfile;
 $standby->restart;
 $standby->wait_for_log($warning, $log);
