@@ -27,7 +27,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-#define PG_TDE_VERSION	"1.0"
+#define PG_TDE_VERSION	"2.2"
 
 PG_MODULE_MAGIC_EXT(
 					.name = "pg_tde",
@@ -70,7 +70,10 @@ pg_tde_key_retry_main(Datum main_arg)
 
 /*
  * Called by the extension's script, which so fails where the library was not
- * preloaded.  And in pg_catalog, where the function is if the extension is to
+ * preloaded, and ends the session: a restore that went on after an error would
+ * fill tables in clear, of the default access method, instead of encrypted ones.
+ *
+ * It fails, too, in pg_catalog, where the function is if the extension is to
  * be: the extension has views, and the server lets nobody make relations there,
  * nor would it restore them in pg_upgrade.
  */
@@ -78,7 +81,7 @@ Datum
 pg_tde_require_preload(PG_FUNCTION_ARGS)
 {
 	if (!tde_preloaded)
-		ereport(ERROR,
+		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pg_tde must be loaded via \"shared_preload_libraries\""),
 				 errhint("Add pg_tde to \"shared_preload_libraries\" and restart the server.")));

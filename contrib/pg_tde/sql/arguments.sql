@@ -20,7 +20,7 @@ SELECT pg_tde_add_database_key_provider_vault_v2('v', 'https://v', 'm', NULL, NU
 SELECT pg_tde_add_global_key_provider_vault_v2('v', 'https://v', 'm', 'token', NULL);
 SELECT pg_tde_add_global_key_provider_vault_v2('v', 'http://v', 'm', '/t', '');
 SELECT pg_tde_add_global_key_provider_vault_v2('v', 'https://v', 'm', '/t', '', 'two words');
-SELECT pg_tde_add_global_key_provider('vault-v2', 'v', '{"url":"https://v","mountPath":"m","tokenPath":"/t","caPath":null}');
+SELECT pg_tde_add_global_key_provider('vault-v2', 'v', '{"url":"https://v","mountPath":"m","tokenPath":"/nonexistent/t","caPath":null}');
 SELECT pg_tde_change_database_key_provider_vault_v2('nosuch', 'https://v', 'm', '/t', '');
 SELECT pg_tde_change_global_key_provider_vault_v2(NULL, 'https://v', 'm', '/t', '', 'n');
 SELECT pg_tde_add_database_key_provider_kmip('k', NULL, 5696, '/c', '/k', '/a');

@@ -12,7 +12,7 @@ SELECT evtname FROM pg_event_trigger;
 -- any schema, even one whose name must be quoted
 CREATE SCHEMA "Of TDE";
 CREATE EXTENSION pg_tde SCHEMA "Of TDE";
-SELECT "Of TDE".pg_tde_version() LIKE 'pg_tde 1.0, PostgreSQL 18%' AS version;
+SELECT "Of TDE".pg_tde_version() LIKE 'pg_tde 2.2, PostgreSQL 18%' AS version;
 SELECT pg_tde_version();  -- not in the search path
 SELECT "Of TDE".pg_tde_add_database_key_provider_file(NULL, '/dev/null');
 ALTER EXTENSION pg_tde SET SCHEMA public;  -- not relocatable
@@ -67,4 +67,4 @@ SELECT pg_tde_ddl_command_end_capture();
 SELECT pg_tdeam_handler('x');
 SELECT pg_tde_require_preload();
 
-SELECT pg_tde_version() LIKE 'pg_tde 1.0, PostgreSQL 18%' AS version;
+SELECT pg_tde_version() LIKE 'pg_tde 2.2, PostgreSQL 18%' AS version;

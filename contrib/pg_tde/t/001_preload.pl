@@ -21,7 +21,7 @@ my ($ret, $stdout, $stderr) = $node->psql('postgres', 'CREATE EXTENSION pg_tde')
 isnt($ret, 0, 'CREATE EXTENSION fails where the library is not preloaded');
 like(
 	$stderr,
-	qr/ERROR:  pg_tde must be loaded via "shared_preload_libraries"/,
+	qr/FATAL:  pg_tde must be loaded via "shared_preload_libraries"/,
 	'error says what is missing');
 like(
 	$stderr,

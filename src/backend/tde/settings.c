@@ -43,23 +43,32 @@ char	   *tde_archive_temp_directory = NULL;
 int			tde_key_state_action = TDE_KEY_STATE_LOG;
 
 bool		tde_log_key_access = true;
+static int	cipher_name = TDE_AES_128_XTS;
 static char *give_up_databases = NULL;
 static bool wal_is_encrypted = false;
 bool		(*tde_ask_wal_is_encrypted) (void) = NULL;
 
 /*
- * The names of tde_cipher_name() come first, so that they are the ones shown.
- * The others are those of pg_tde 2.2 for the ciphers that take their place.
+ * The names of pg_tde 2.2, for the ciphers that take the place of its own, have
+ * values of their own, so that what is shown is what was given.
  */
+#define OTHER_NAME		0x100	/* no bit of a TdeCipher */
+
 static const struct config_enum_entry cipher_options[] = {
 	{"aes_128_xts", TDE_AES_128_XTS, false},
 	{"aes_256_xts", TDE_AES_256_XTS, false},
 	{"aes_128_cbc", TDE_AES_128_CBC, false},
 	{"aes_256_cbc", TDE_AES_256_CBC, false},
-	{"aes_128", TDE_AES_128_XTS, true},
-	{"aes_256", TDE_AES_256_XTS, true},
+	{"aes_128", TDE_AES_128_XTS | OTHER_NAME, true},
+	{"aes_256", TDE_AES_256_XTS | OTHER_NAME, true},
 	{NULL, 0, false}
 };
+
+static void
+assign_cipher(int newval, void *extra)
+{
+	tde_cipher = newval & ~OTHER_NAME;
+}
 
 static const struct config_enum_entry key_state_actions[] = {
 	{"log", TDE_KEY_STATE_LOG, false},
@@ -151,12 +160,12 @@ TdeDefineSettings(void)
 	DefineCustomEnumVariable("pg_tde.cipher",
 							 "Sets the cipher of relations that are encrypted from now on.",
 							 "Relations that are encrypted already keep their cipher until they are rewritten.",
-							 &tde_cipher,
+							 &cipher_name,
 							 TDE_AES_128_XTS,
 							 cipher_options,
 							 PGC_SUSET,
 							 0,
-							 NULL, NULL, NULL);
+							 NULL, assign_cipher, NULL);
 
 	DefineCustomIntVariable("pg_tde.key_wait_timeout",
 							"Sets how long a start of the server that replays WAL waits for a key provider that does not answer.",

@@ -110,6 +110,7 @@ tde_copy_key_store(const char *from_pgdata, const char *to_pgdata)
 			return;
 		pg_fatal("could not stat directory \"%s\": %m", from);
 	}
+	tde_fe_refuse_foreign_store(from);
 	if (stat(to, &st) == 0)
 	{
 		pg_log_error("the new cluster has encryption keys of its own");

@@ -44,7 +44,7 @@ tde_fe_encrypt_wal_check(PGconn *conn)
 	{
 		pg_log_error("the server does not encrypt WAL");
 		pg_log_error_detail("What it writes or, on a standby, replays is in clear.");
-		pg_log_error_hint("Set \"pg_tde.wal_encrypt\" on the server, or a standby's primary, or leave out the option \"-E/--encrypt-wal\".");
+		pg_log_error_hint("Set \"pg_tde.wal_encrypt\" to on where WAL is written, on the server or a standby's primary, and restart it; or take the backup without -E, with WAL in clear.");
 		exit(1);
 	}
 	PQclear(res);

@@ -99,12 +99,27 @@ compare_oids(const void *a, const void *b)
 	return pg_cmp_u32(*(const Oid *) a, *(const Oid *) b);
 }
 
+void
+tde_fe_refuse_foreign_store(const char *dir)
+{
+	char		name[MAXPGPATH];
+
+	if (!tde_store_is_foreign(dir, name))
+		return;
+	pg_log_error("the data directory was encrypted by Percona's pg_tde");
+	pg_log_error_detail("File \"%s/%s\" is one of its key store.", dir, name);
+	pg_log_error_hint("Start it with the server that made it, and bring the data to a cluster of this one with pg_dumpall.");
+	exit(1);
+}
+
 Oid *
 tde_fe_list_databases(int *n)
 {
 	TdeStoreProblem problem;
-	Oid		   *oids = tde_store_list_databases(n, &problem);
+	Oid		   *oids;
 
+	tde_fe_refuse_foreign_store(TDE_DIR);
+	oids = tde_store_list_databases(n, &problem);
 	if (oids == NULL)
 		pg_fatal("%s", tde_store_problem_text(&problem));
 	qsort(oids, *n, sizeof(Oid), compare_oids);

@@ -53,8 +53,14 @@ extern bool tde_fe_read_key(const RelFileLocator *locator,
 							bool *orphan, char **problem);
 
 /*
+ * Ends the program with a message if a directory is the key store of Percona's
+ * pg_tde.
+ */
+extern void tde_fe_refuse_foreign_store(const char *dir);
+
+/*
  * The databases that have a directory in the key store, sorted; palloc'd.
- * None if there is no key store.
+ * None if there is no key store; not of one that is Percona's.
  */
 extern Oid *tde_fe_list_databases(int *n);
 

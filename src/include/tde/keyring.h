@@ -108,7 +108,10 @@ typedef struct TdeKeyringType
 	TdeKeyringStatus (*check_options) (const TdeProvider *provider,
 									   TdeKeyringError *error);
 
-	/* Is the provider reachable and usable?  Creates nothing. */
+	/*
+	 * Is the provider reachable and usable?  Creates no key.  provider->id is 0
+	 * while a provider is being added, and only then.
+	 */
 	TdeKeyringStatus (*validate) (const TdeProvider *provider,
 								  const TdeKeyringCall *call,
 								  TdeKeyringError *error);

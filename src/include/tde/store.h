@@ -110,6 +110,13 @@ extern int	tde_store_read_key(const RelFileLocator *locator,
 extern Oid *tde_store_list_databases(int *n, TdeStoreProblem *problem);
 
 /*
+ * Is a directory the key store of Percona's pg_tde, or of both?  Returns in
+ * "name", of MAXPGPATH bytes, what tells.  False, too, if it cannot be read,
+ * which whoever reads the key store next reports.
+ */
+extern bool tde_store_is_foreign(const char *dir, char *name);
+
+/*
  * Call back for each key file of a database.  Returns false with a problem,
  * true also if there is no such directory.
  */

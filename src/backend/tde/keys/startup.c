@@ -362,6 +362,24 @@ look_at_wal(TdeStart *start)
 	}
 }
 
+/*
+ * A data directory of a server with Percona's pg_tde is otherwise one of
+ * ours, and its encrypted tables would look like damaged ones.
+ */
+static void
+refuse_foreign_store(void)
+{
+	char		name[MAXPGPATH];
+
+	if (tde_store_is_foreign(TDE_DIR, name))
+		ereport(FATAL,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the data directory was encrypted by Percona's pg_tde"),
+				 errdetail("File \"%s/%s\" is one of its key store.",
+						   TDE_DIR, name),
+				 errhint("Start it with the server that made it, and bring the data here with pg_dumpall.")));
+}
+
 void
 TdeKeysStartup(void)
 {
@@ -386,6 +404,8 @@ TdeKeysStartup(void)
 				(errcode_for_file_access(),
 				 errmsg("could not stat directory \"%s\": %m", TDE_DIR)));
 	}
+
+	refuse_foreign_store();
 
 	context = AllocSetContextCreate(CurrentMemoryContext,
 									"key store startup",

@@ -243,6 +243,44 @@ file_fetch(const TdeProvider *provider, const char *name,
 }
 
 /*
+ * Somebody made an empty file for a provider that is to be added: write there
+ * that it holds no keys yet.  So an empty file stays what it is otherwise, one
+ * whose content was lost.
+ */
+static TdeKeyringStatus
+begin_keyring(const char *path, const TdeKeyringCall *call,
+			  TdeKeyringError *error)
+{
+	KeyringReplace replace;
+	TdeKeyringStatus status;
+	Content		old;
+	char		data[KEYRING_MAX_GROWTH];
+	size_t		len;
+
+	status = keyring_replace_begin(path, call, &replace, error);
+	if (status != TDE_KEYRING_OK)
+		return status;
+	status = read_file(replace.path, false, &old, error);
+	if (status == TDE_KEYRING_OK && old.len > 0)
+	{
+		status = find_key(replace.path, &old, NULL, NULL, error);
+		if (status == TDE_KEYRING_NOT_FOUND)
+			status = TDE_KEYRING_OK;
+	}
+	else if (status == TDE_KEYRING_OK)
+	{
+		len = keyring_file_append(NULL, 0, NULL, data);
+		status = len > 0 ?
+			keyring_replace_commit(&replace, data, len, error) :
+			tde_keyring_fail(error, TDE_KEYRING_FAILED, NULL,
+							 _("could not compute a checksum"));
+	}
+	free_content(&old);
+	keyring_replace_end(&replace);
+	return status;
+}
+
+/*
  * A provider may be added before its file exists, since its first key makes
  * the file: then it must be possible to make it.
  */
@@ -260,8 +298,15 @@ file_validate(const TdeProvider *provider, const TdeKeyringCall *call,
 		return status;
 	if (content.data)
 	{
-		status = find_key(path, &content, NULL, NULL, error);
+		bool		begin = provider->id == 0 && content.len == 0;
+
+		if (begin)
+			status = begin_keyring(path, call, error);
+		else
+			status = find_key(path, &content, NULL, NULL, error);
 		free_content(&content);
+		if (begin)
+			return status;
 		return status == TDE_KEYRING_NOT_FOUND ? TDE_KEYRING_OK : status;
 	}
 

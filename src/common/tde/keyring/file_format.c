@@ -350,10 +350,13 @@ keyring_file_append(const char *file, size_t len, const KeyringEntry *entry,
 		memcpy(p, file, len - TRAILER_LEN);
 		p += len - TRAILER_LEN;
 	}
-	linelen = put_line(p, entry);
-	if (linelen == 0)
-		return 0;
-	p += linelen;
+	if (entry)
+	{
+		linelen = put_line(p, entry);
+		if (linelen == 0)
+			return 0;
+		p += linelen;
+	}
 	if (!put_check(p + 4, out, p - out, 2 * SHA_LEN))
 		return 0;
 	memcpy(p, "end ", 4);

@@ -54,8 +54,8 @@ extern KeyringFind keyring_file_find(const char *file, size_t len,
 /*
  * Write to out, which has room for len + KEYRING_MAX_GROWTH bytes, a file
  * with the keys of "file", which keyring_file_find found to be in order, or
- * of none if len is 0, and the new one.  Returns its length, or 0 if OpenSSL
- * fails.
+ * of none if len is 0, and the new one, unless that is NULL.  Returns its
+ * length, or 0 if OpenSSL fails.
  */
 extern size_t keyring_file_append(const char *file, size_t len,
 								  const KeyringEntry *entry, char *out);

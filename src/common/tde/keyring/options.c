@@ -36,7 +36,8 @@
 typedef struct Option
 {
 	char	   *name;
-	char	   *value;			/* strings without quotes and escapes */
+	char	   *value;			/* strings without quotes and escapes; NULL if
+								 * it is null, which is as good as not given */
 	bool		number;			/* JSON number; else a string */
 } Option;
 
@@ -48,9 +49,9 @@ typedef struct OptionList
 	Option		options[MAX_OPTIONS];
 } OptionList;
 
-/* The option of that name, or NULL. */
+/* The option of that name, which may be null; or NULL. */
 static const Option *
-find_option(const OptionList *list, const char *name)
+find_name(const OptionList *list, const char *name)
 {
 	for (int i = 0; i < list->noptions; i++)
 	{
@@ -58,6 +59,15 @@ find_option(const OptionList *list, const char *name)
 			return &list->options[i];
 	}
 	return NULL;
+}
+
+/* The option of that name that has a value, or NULL. */
+static const Option *
+find_option(const OptionList *list, const char *name)
+{
+	const Option *option = find_name(list, name);
+
+	return option && option->value ? option : NULL;
 }
 
 /*
@@ -105,7 +115,7 @@ field_start(void *state, char *name, bool isnull)
 {
 	OptionList *list = state;
 
-	if (find_option(list, name))
+	if (find_name(list, name))
 	{
 		tde_keyring_fail(list->error, TDE_KEYRING_BAD_OPTIONS, NULL,
 						 _("option \"%s\" of key provider \"%s\" is given twice"),
@@ -131,9 +141,12 @@ scalar(void *state, char *token, JsonTokenType type)
 
 	if (list->noptions == 0)
 		return not_an_object(list);
-	if (type != JSON_TOKEN_STRING && type != JSON_TOKEN_NUMBER)
+	if (type != JSON_TOKEN_STRING && type != JSON_TOKEN_NUMBER &&
+		type != JSON_TOKEN_NULL)
 		return bad_value(list);
 	option = &list->options[list->noptions - 1];
+	if (type == JSON_TOKEN_NULL)
+		return JSON_SUCCESS;
 	option->value = pstrdup(token);
 	option->number = (type == JSON_TOKEN_NUMBER);
 	return JSON_SUCCESS;
@@ -228,6 +241,8 @@ check_kind(const TdeProvider *provider, const Option *option,
 {
 	int			number;
 
+	if (option->value == NULL)
+		return TDE_KEYRING_OK;
 	if (known->number && !parse_int(option->value, &number))
 		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS, NULL,
 								_("option \"%s\" of key provider \"%s\" must be an integer"),

@@ -99,6 +99,32 @@ tde_store_list_databases(int *n, TdeStoreProblem *problem)
 	return list.oids;
 }
 
+/*
+ * Percona's pg_tde names its files N_keys, N_providers (N is a database, or
+ * 1664) and wal_keys.  No file or directory of ours has such a name.
+ */
+static void
+note_foreign(const char *name, void *arg)
+{
+	char	   *found = arg;
+	const char *rest = name + strspn(name, "0123456789");
+
+	if (strcmp(name, "wal_keys") == 0 ||
+		(rest > name && (strcmp(rest, "_keys") == 0 ||
+						 strcmp(rest, "_providers") == 0)))
+		strlcpy(found, name, MAXPGPATH);
+}
+
+bool
+tde_store_is_foreign(const char *dir, char *name)
+{
+	TdeStoreProblem problem;
+
+	name[0] = '\0';
+	(void) walk(dir, note_foreign, name, &problem);
+	return name[0] != '\0';
+}
+
 typedef struct KeyWalk
 {
 	Oid			dbOid;
