@@ -110,6 +110,37 @@ pg_tde_version(PG_FUNCTION_ARGS)
 
 /* ---- what SQL functions begin with ---- */
 
+typedef struct AuditedCall
+{
+	FunctionCallInfo fcinfo;
+	PgTdeChange change;
+	TdeScopeKind kind;
+	Oid			provider_db;
+} AuditedCall;
+
+static void
+run_audited(void *arg)
+{
+	AuditedCall *call = arg;
+
+	call->change(call->fcinfo, call->kind, call->provider_db);
+}
+
+/*
+ * Those that take options of a provider have "provider" in their operation: in
+ * place of the path of a file somebody may give the secret that it holds.
+ */
+Datum
+pg_tde_audited(FunctionCallInfo fcinfo, const char *operation,
+			   PgTdeChange change, TdeScopeKind kind, Oid provider_db)
+{
+	AuditedCall call = {fcinfo, change, kind, provider_db};
+
+	TdeAudited(operation, get_func_name(fcinfo->flinfo->fn_oid),
+			   strstr(operation, "provider") != NULL, run_audited, &call);
+	PG_RETURN_VOID();
+}
+
 void
 pg_tde_require_superuser(FunctionCallInfo fcinfo)
 {

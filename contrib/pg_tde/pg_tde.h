@@ -15,6 +15,7 @@
 
 #include "datatype/timestamp.h"
 #include "fmgr.h"
+#include "tde/scope.h"
 
 /*
  * Error unless the user is a superuser.  For functions where the privilege to
@@ -37,6 +38,18 @@ extern char *pg_tde_text_arg(FunctionCallInfo fcinfo, int argno,
 
 extern char *pg_tde_provider_name_arg(FunctionCallInfo fcinfo, int argno);
 extern char *pg_tde_key_name_arg(FunctionCallInfo fcinfo, int argno);
+
+/*
+ * A function that changes keys or providers, of these a database's or
+ * (InvalidOid) the global ones.  An error in it is written to the log of
+ * accesses.
+ */
+typedef void (*PgTdeChange) (FunctionCallInfo fcinfo, TdeScopeKind kind,
+							 Oid provider_db);
+
+extern Datum pg_tde_audited(FunctionCallInfo fcinfo, const char *operation,
+							PgTdeChange change, TdeScopeKind kind,
+							Oid provider_db);
 
 /* Microseconds since 1970, as our files count, to a timestamp. */
 extern TimestampTz pg_tde_unix_time(uint64 micros);

@@ -39,42 +39,45 @@ PG_FUNCTION_INFO_V1(pg_tde_delete_default_key);
 
 /* ---- create ---- */
 
-static Datum
-create_key(FunctionCallInfo fcinfo, Oid provider_db)
+static void
+create_key(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid provider_db)
 {
 	char	   *key_name;
 	char	   *provider_name;
 
+	if (!OidIsValid(provider_db))
+		pg_tde_require_superuser(fcinfo);
 	pg_tde_require_writable(fcinfo);
 	key_name = pg_tde_key_name_arg(fcinfo, 0);
 	provider_name = pg_tde_provider_name_arg(fcinfo, 1);
 
 	TdeCreatePrincipalKey(provider_db, provider_name, key_name);
-
-	PG_RETURN_VOID();
 }
 
 Datum
 pg_tde_create_key_using_database_key_provider(PG_FUNCTION_ARGS)
 {
-	return create_key(fcinfo, MyDatabaseId);
+	return pg_tde_audited(fcinfo, "create", create_key, TDE_SCOPE_DATABASE,
+						  MyDatabaseId);
 }
 
 Datum
 pg_tde_create_key_using_global_key_provider(PG_FUNCTION_ARGS)
 {
-	pg_tde_require_superuser(fcinfo);
-	return create_key(fcinfo, InvalidOid);
+	return pg_tde_audited(fcinfo, "create", create_key, TDE_SCOPE_SERVER,
+						  InvalidOid);
 }
 
 /* ---- set, or rotate ---- */
 
-static Datum
+static void
 set_key(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid provider_db)
 {
 	char	   *key_name;
 	char	   *provider_name;
 
+	if (!OidIsValid(provider_db))
+		pg_tde_require_superuser(fcinfo);
 	pg_tde_require_writable(fcinfo);
 	key_name = pg_tde_key_name_arg(fcinfo, 0);
 	provider_name = pg_tde_provider_name_arg(fcinfo, 1);
@@ -82,84 +85,93 @@ set_key(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid provider_db)
 	TdeSetPrincipalKey(kind,
 					   kind == TDE_SCOPE_DATABASE ? MyDatabaseId : InvalidOid,
 					   provider_db, provider_name, key_name);
-
-	PG_RETURN_VOID();
 }
 
 Datum
 pg_tde_set_key_using_database_key_provider(PG_FUNCTION_ARGS)
 {
-	return set_key(fcinfo, TDE_SCOPE_DATABASE, MyDatabaseId);
+	return pg_tde_audited(fcinfo, "set", set_key, TDE_SCOPE_DATABASE,
+						  MyDatabaseId);
 }
 
 Datum
 pg_tde_set_key_using_global_key_provider(PG_FUNCTION_ARGS)
 {
-	pg_tde_require_superuser(fcinfo);
-	return set_key(fcinfo, TDE_SCOPE_DATABASE, InvalidOid);
+	return pg_tde_audited(fcinfo, "set", set_key, TDE_SCOPE_DATABASE,
+						  InvalidOid);
 }
 
 Datum
 pg_tde_set_server_key_using_global_key_provider(PG_FUNCTION_ARGS)
 {
-	pg_tde_require_superuser(fcinfo);
-	return set_key(fcinfo, TDE_SCOPE_SERVER, InvalidOid);
+	return pg_tde_audited(fcinfo, "set", set_key, TDE_SCOPE_SERVER,
+						  InvalidOid);
 }
 
 Datum
 pg_tde_set_default_key_using_global_key_provider(PG_FUNCTION_ARGS)
 {
-	pg_tde_require_superuser(fcinfo);
-	return set_key(fcinfo, TDE_SCOPE_DEFAULT, InvalidOid);
+	return pg_tde_audited(fcinfo, "set", set_key, TDE_SCOPE_DEFAULT,
+						  InvalidOid);
 }
 
 /* ---- verify ---- */
 
+static void
+verify_key(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid dbOid)
+{
+	TdeVerifyPrincipalKey(kind, dbOid);
+}
+
 Datum
 pg_tde_verify_key(PG_FUNCTION_ARGS)
 {
-	TdeVerifyPrincipalKey(TDE_SCOPE_DATABASE, MyDatabaseId);
-	PG_RETURN_VOID();
+	return pg_tde_audited(fcinfo, "verify", verify_key, TDE_SCOPE_DATABASE,
+						  MyDatabaseId);
 }
 
 Datum
 pg_tde_verify_server_key(PG_FUNCTION_ARGS)
 {
-	TdeVerifyPrincipalKey(TDE_SCOPE_SERVER, InvalidOid);
-	PG_RETURN_VOID();
+	return pg_tde_audited(fcinfo, "verify", verify_key, TDE_SCOPE_SERVER,
+						  InvalidOid);
 }
 
 Datum
 pg_tde_verify_default_key(PG_FUNCTION_ARGS)
 {
-	TdeVerifyPrincipalKey(TDE_SCOPE_DEFAULT, InvalidOid);
-	PG_RETURN_VOID();
+	return pg_tde_audited(fcinfo, "verify", verify_key, TDE_SCOPE_DEFAULT,
+						  InvalidOid);
 }
 
 /* ---- delete ---- */
 
+static void
+delete_key(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid dbOid)
+{
+	if (kind != TDE_SCOPE_DATABASE)
+		pg_tde_require_superuser(fcinfo);
+	pg_tde_require_writable(fcinfo);
+	TdeDeletePrincipalKey(kind, dbOid);
+}
+
 Datum
 pg_tde_delete_key(PG_FUNCTION_ARGS)
 {
-	pg_tde_require_writable(fcinfo);
-	TdeDeletePrincipalKey(TDE_SCOPE_DATABASE, MyDatabaseId);
-	PG_RETURN_VOID();
+	return pg_tde_audited(fcinfo, "delete", delete_key, TDE_SCOPE_DATABASE,
+						  MyDatabaseId);
 }
 
 Datum
 pg_tde_delete_server_key(PG_FUNCTION_ARGS)
 {
-	pg_tde_require_superuser(fcinfo);
-	pg_tde_require_writable(fcinfo);
-	TdeDeletePrincipalKey(TDE_SCOPE_SERVER, InvalidOid);
-	PG_RETURN_VOID();
+	return pg_tde_audited(fcinfo, "delete", delete_key, TDE_SCOPE_SERVER,
+						  InvalidOid);
 }
 
 Datum
 pg_tde_delete_default_key(PG_FUNCTION_ARGS)
 {
-	pg_tde_require_superuser(fcinfo);
-	pg_tde_require_writable(fcinfo);
-	TdeDeletePrincipalKey(TDE_SCOPE_DEFAULT, InvalidOid);
-	PG_RETURN_VOID();
+	return pg_tde_audited(fcinfo, "delete", delete_key, TDE_SCOPE_DEFAULT,
+						  InvalidOid);
 }

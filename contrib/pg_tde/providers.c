@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(pg_tde_list_all_database_key_providers);
 PG_FUNCTION_INFO_V1(pg_tde_list_all_global_key_providers);
 
 /* Add or change a provider of a database, or (InvalidOid) a global one. */
-static Datum
+static void
 put_provider(FunctionCallInfo fcinfo, Oid dbOid, bool change)
 {
 	char	   *type;
@@ -52,55 +52,69 @@ put_provider(FunctionCallInfo fcinfo, Oid dbOid, bool change)
 		TdeChangeProvider(dbOid, type, name, options);
 	else
 		(void) TdeAddProvider(dbOid, type, name, options);
+}
 
-	PG_RETURN_VOID();
+static void
+add_provider(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid dbOid)
+{
+	put_provider(fcinfo, dbOid, false);
+}
+
+static void
+change_provider(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid dbOid)
+{
+	put_provider(fcinfo, dbOid, true);
 }
 
 Datum
 pg_tde_add_database_key_provider(PG_FUNCTION_ARGS)
 {
-	return put_provider(fcinfo, MyDatabaseId, false);
+	return pg_tde_audited(fcinfo, "add_provider",
+						  add_provider, TDE_SCOPE_DATABASE, MyDatabaseId);
 }
 
 Datum
 pg_tde_add_global_key_provider(PG_FUNCTION_ARGS)
 {
-	return put_provider(fcinfo, InvalidOid, false);
+	return pg_tde_audited(fcinfo, "add_provider",
+						  add_provider, TDE_SCOPE_SERVER, InvalidOid);
 }
 
 Datum
 pg_tde_change_database_key_provider(PG_FUNCTION_ARGS)
 {
-	return put_provider(fcinfo, MyDatabaseId, true);
+	return pg_tde_audited(fcinfo, "change_provider",
+						  change_provider, TDE_SCOPE_DATABASE, MyDatabaseId);
 }
 
 Datum
 pg_tde_change_global_key_provider(PG_FUNCTION_ARGS)
 {
-	return put_provider(fcinfo, InvalidOid, true);
+	return pg_tde_audited(fcinfo, "change_provider",
+						  change_provider, TDE_SCOPE_SERVER, InvalidOid);
 }
 
-static Datum
-delete_provider(FunctionCallInfo fcinfo, Oid dbOid)
+static void
+delete_provider(FunctionCallInfo fcinfo, TdeScopeKind kind, Oid dbOid)
 {
 	pg_tde_require_superuser(fcinfo);
 	pg_tde_require_writable(fcinfo);
 
 	TdeDeleteProvider(dbOid, pg_tde_provider_name_arg(fcinfo, 0));
-
-	PG_RETURN_VOID();
 }
 
 Datum
 pg_tde_delete_database_key_provider(PG_FUNCTION_ARGS)
 {
-	return delete_provider(fcinfo, MyDatabaseId);
+	return pg_tde_audited(fcinfo, "delete_provider", delete_provider,
+						  TDE_SCOPE_DATABASE, MyDatabaseId);
 }
 
 Datum
 pg_tde_delete_global_key_provider(PG_FUNCTION_ARGS)
 {
-	return delete_provider(fcinfo, InvalidOid);
+	return pg_tde_audited(fcinfo, "delete_provider", delete_provider,
+						  TDE_SCOPE_SERVER, InvalidOid);
 }
 
 /* One row a provider: id, name, type, and the options as they were given. */

@@ -66,6 +66,15 @@ extern void TdeVerifyPrincipalKey(TdeScopeKind kind, Oid dbOid);
 extern void TdeDeletePrincipalKey(TdeScopeKind kind, Oid dbOid);
 
 /*
+ * Call a function that changes keys or providers and, if it raises an error,
+ * write so to the log of accesses: "operation" is a word.  hide_statement: the
+ * statement can hold a secret and is not to be logged with the error.
+ */
+extern void TdeAudited(const char *operation, const char *function,
+					   bool hide_statement, void (*body) (void *arg),
+					   void *arg);
+
+/*
  * What is set for a scope; false if nothing.  A database that follows the
  * default key reports that key; *follows_default says so.
  */

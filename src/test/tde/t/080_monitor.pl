@@ -42,7 +42,11 @@ $from = -s $node->logfile;
 sql('CREATE EXTENSION pg_tde');
 sql("SELECT pg_tde_add_global_key_provider_file('ring', '$ring')");
 my @lines = accesses();
-is(scalar @lines, 1, 'a provider is added: one line');
+is(scalar @lines, 2, 'a provider is added: a line for the call, one for the change');
+like(
+	$lines[1],
+	qr/^operation=add_provider provider="ring" provider_id=-1 type=file options="\{\\x22path\\x22 : \\x22\Q$ring\E\\x22\}" outcome=success process=/,
+	'with its options');
 like(
 	$lines[0],
 	qr/^operation=validate provider="ring" provider_id=0 type=file outcome=success time=[0-9.]+ process="client backend" user="[^"]+" role="[^"]+" database="postgres" client="\[local\]" application="[^"]+"$/,
@@ -77,9 +81,13 @@ my ($ret, $stdout, $stderr) = $node->psql('postgres',
 	"SELECT pg_tde_set_default_key_using_global_key_provider('nosuch', 'ring')");
 isnt($ret, 0, 'a key that is not there cannot be set');
 @lines = accesses();
-is(scalar @lines, 1, 'one line');
+is(scalar @lines, 2, 'a line for the call, one for the refusal');
 like($lines[0], qr/^operation=fetch key="nosuch" .* outcome=not_found/,
 	'which says so');
+like(
+	$lines[1],
+	qr/^operation=set function="pg_tde_set_default_key_using_global_key_provider" outcome=failed sqlstate=[0-9A-Z]{5} reason="[^"]*nosuch[^"]*" process="client backend" user="[^"]+" role=/,
+	'... and who tried it');
 
 # a name cannot forge a line
 $node->psql('postgres',
@@ -88,6 +96,54 @@ $node->psql('postgres',
 is(scalar @lines, 1, 'a name with a line break: one line');
 like($lines[0], qr/^operation=create key="x\\x22 outcome=success\\x0aLOG:/,
 	'in which quotes and line breaks are escaped');
+
+# no session silences it
+$node->safe_psql('postgres', q{
+	SET log_min_messages = panic;
+	SELECT pg_tde_verify_default_key();
+	SHOW log_min_messages});
+@lines = accesses();
+is(scalar @lines, 1, 'a line in a session with log_min_messages = panic');
+
+# providers: what was, and what is
+sql("SELECT pg_tde_add_database_key_provider_file('own', '$ring.own')");
+accesses();
+sql("SELECT pg_tde_change_database_key_provider_file('own', '$ring.other')");
+@lines = accesses();
+like($lines[-1],
+	qr/^operation=change_provider database_oid=\d+ provider="own" provider_id=1 type=file options="[^"]*\Q$ring\E\.other[^"]*" old_type=file old_options="[^"]*\Q$ring\E\.own[^"]*" outcome=success process=/,
+	'a provider is changed');
+sql("SELECT pg_tde_delete_database_key_provider('own')");
+@lines = accesses();
+is(scalar @lines, 1, 'a provider is deleted: one line');
+like($lines[0],
+	qr/^operation=delete_provider database_oid=\d+ provider="own" provider_id=1 type=file options="[^"]*\Q$ring\E\.other[^"]*" outcome=success process=/,
+	'with what it was');
+
+# who may not is recorded
+sql('CREATE ROLE clerk; GRANT EXECUTE ON FUNCTION pg_tde_delete_global_key_provider(text) TO clerk');
+$node->psql('postgres', "SET ROLE clerk; SELECT pg_tde_delete_global_key_provider('ring')");
+@lines = accesses();
+is(scalar @lines, 1, 'a function is refused: one line');
+like($lines[0],
+	qr/^operation=delete_provider function="pg_tde_delete_global_key_provider" outcome=denied sqlstate=42501 reason="[^"]+" process="client backend" user="[^"]+" role="clerk"/,
+	'which says to whom');
+
+# a token in place of its file's path
+foreach my $call (
+	q{SELECT pg_tde_add_global_key_provider_vault_v2('v', 'https://127.0.0.1:1', 'm', 'hvs.canary', NULL)},
+	q{DO $$BEGIN PERFORM pg_tde_add_global_key_provider('vault-v2', 'v',
+		'{"url": "https://127.0.0.1:1", "mountPath": "m", "tokenPath": "hvs.canary"}'); END$$})
+{
+	my $start = -s $node->logfile;
+	my ($code, $out, $err) =
+	  $node->psql('postgres', "SET log_statement = none; $call");
+	like($err, qr/option "tokenPath" .* is not an absolute path/, 'a token is no path');
+	my $written = slurp_file($node->logfile, $start);
+	like($written, qr/is not an absolute path/, '... which is logged');
+	unlike($written, qr/canary/, '... without the statement');
+}
+accesses();
 
 # no key material: the keyring file has it in clear
 my $keyring = slurp_bytes($ring);

@@ -66,7 +66,7 @@ sub ends
 	my $start = time;
 
 	$node->poll_query_until('postgres',
-		"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid AND wait_event = 'TdeKeyProvider'"
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid AND state = 'active'"
 	);
 	cmp_ok(time - $start, '<', 4, "$what: soon");
 	like(slurp_file($node->logfile, $from), $message, "$what: and says so");

@@ -99,6 +99,7 @@ TdeAddProvider(Oid dbOid, const char *type, const char *name,
 	list->providers[list->nproviders++] = provider;
 	tde_providers_log_and_store(list);
 	LWLockRelease(&tde_store->lock);
+	tde_log_provider_change(dbOid, NULL, &provider);
 	return provider.id;
 }
 
@@ -233,6 +234,7 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 				  const char *options)
 {
 	TdeProvider changed;
+	TdeProvider before;
 	TdeProvider *provider;
 	TdeProviderList *list;
 	List	   *verified = NIL;
@@ -262,9 +264,11 @@ TdeChangeProvider(Oid dbOid, const char *type, const char *name,
 			break;
 		LWLockRelease(&tde_store->lock);
 	}
+	before = *provider;
 	*provider = changed;
 	tde_providers_log_and_store(list);
 	LWLockRelease(&tde_store->lock);
+	tde_log_provider_change(dbOid, &before, &changed);
 	tde_free_provider_users(users);
 
 	memset(&ref, 0, sizeof(ref));
@@ -283,6 +287,7 @@ TdeDeleteProvider(Oid dbOid, const char *name)
 {
 	TdeProviderList *list;
 	TdeProvider *provider;
+	TdeProvider deleted;
 	int			i;
 
 	LWLockAcquire(&tde_store->lock, LW_EXCLUSIVE);
@@ -291,10 +296,12 @@ TdeDeleteProvider(Oid dbOid, const char *name)
 	foreach_ptr(TdeScope, user, tde_read_provider_users(dbOid, provider, ERROR))
 		refuse_user(user, provider);
 
+	deleted = *provider;
 	i = provider - list->providers;
 	memmove(provider, provider + 1,
 			sizeof(TdeProvider) * (list->nproviders - i - 1));
 	list->nproviders--;
 	tde_providers_log_and_store(list);
 	LWLockRelease(&tde_store->lock);
+	tde_log_provider_change(dbOid, &deleted, NULL);
 }

@@ -2,11 +2,8 @@
  *
  * calls.c
  *	  Every call of the server to a key provider passes here: it is timed,
- *	  counted and written to the server log, for whoever must know later who
- *	  used which principal key.
- *
- * The line is made for programs to read: words of name=value, the same in
- * every language, and values in double quotes whatever they contain.
+ *	  counted and written to the server log (audit.c), for whoever must know
+ *	  later who used which principal key.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -16,13 +13,10 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "provider_internal.h"
-#include "libpq/libpq-be.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "tde/settings.h"
-#include "utils/guc.h"
 #include "utils/wait_event.h"
 
 const char *
@@ -73,63 +67,6 @@ outcome_name(TdeKeyringStatus status)
 
 /* ---- the log line ---- */
 
-/*
- * A name=value word.  Names of keys, roles and programs are whatever somebody
- * chose: what could end the value, or the line, is written as \xNN.
- */
-static void
-add_value(StringInfo line, const char *name, const char *value)
-{
-	appendStringInfo(line, " %s=\"", name);
-	for (const char *c = value; *c != '\0'; c++)
-	{
-		if (*c == '"' || *c == '\\' || (unsigned char) *c < ' ' || *c == 0x7f)
-			appendStringInfo(line, "\\x%02x", (unsigned char) *c);
-		else
-			appendStringInfoChar(line, *c);
-	}
-	appendStringInfoChar(line, '"');
-}
-
-/*
- * Who it was.  Callers hold no lock of the key store: to look the name of the
- * current role up may be to wait for a lock on its catalog.
- */
-static void
-add_actor(StringInfo line)
-{
-	add_value(line, "process", GetBackendTypeDesc(MyBackendType));
-	if (MyProcPort != NULL)
-	{
-		if (MyProcPort->user_name)
-			add_value(line, "user", MyProcPort->user_name);
-		if (IsTransactionState())
-		{
-			char	   *role = GetUserNameFromId(GetUserId(), true);
-
-			if (role)
-				add_value(line, "role", role);
-		}
-		if (MyProcPort->database_name)
-			add_value(line, "database", MyProcPort->database_name);
-		if (MyProcPort->remote_host)
-			add_value(line, "client", MyProcPort->remote_host);
-	}
-	if (application_name && application_name[0] != '\0')
-		add_value(line, "application", application_name);
-}
-
-static void
-write_line(StringInfo line)
-{
-	add_actor(line);
-	ereport(LOG_SERVER_ONLY,
-			(errmsg_internal("%s", line->data),
-			 errhidestmt(true),
-			 errhidecontext(true)));
-	pfree(line->data);
-}
-
 bool		tde_retries_forever = false;
 
 static void
@@ -155,36 +92,13 @@ log_call(TdeProviderOperation operation, const TdeProvider *provider,
 	appendStringInfo(&line, "principal key access: operation=%s",
 					 TdeProviderOperationName(operation));
 	if (key_name)
-		add_value(&line, "key", key_name);
-	add_value(&line, "provider", provider->name);
+		tde_audit_value(&line, "key", key_name);
+	tde_audit_value(&line, "provider", provider->name);
 	appendStringInfo(&line, " provider_id=%d type=%s outcome=%s time=%.3f",
 					 provider->id, provider->type, outcome_name(status),
 					 elapsed / 1000.0);
-	write_line(&line);
-}
-
-/*
- * Write that a principal key was set for a scope, or taken from it.
- * "operation" is a word: "set", "rotate", "delete".
- */
-void
-tde_log_key_change(const char *operation, const TdeScope *scope)
-{
-	StringInfoData line;
-
-	if (!tde_log_key_access)
-		return;
-
-	initStringInfo(&line);
-	appendStringInfo(&line, "principal key access: operation=%s scope=%s",
-					 operation, TdeScopeKindName(scope->kind));
-	if (scope->kind == TDE_SCOPE_DATABASE)
-		appendStringInfo(&line, " database_oid=%u", scope->dbOid);
-	add_value(&line, "key", scope->principal.key_name);
-	add_value(&line, "provider", scope->principal.provider_name);
-	appendStringInfo(&line, " provider_id=%d outcome=success",
-					 scope->principal.provider_id);
-	write_line(&line);
+	tde_audit_actor(&line);
+	tde_audit_write(&line);
 }
 
 /* ---- interrupts ---- */

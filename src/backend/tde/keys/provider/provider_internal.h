@@ -53,7 +53,16 @@ extern TdeKeyringStatus tde_provider_create(Oid dbOid,
 											const TdeKeyringCall *call,
 											TdePrincipalKey *key,
 											TdeKeyringError *error);
+
+/* ---- the log of accesses and changes (audit.c) ---- */
+
+extern void tde_audit_value(StringInfo line, const char *name,
+							const char *value);
+extern void tde_audit_actor(StringInfo line);
+extern void tde_audit_write(StringInfo line);
 extern void tde_log_key_change(const char *operation, const TdeScope *scope);
+extern void tde_log_provider_change(Oid dbOid, const TdeProvider *before,
+									const TdeProvider *after);
 
 /* ---- resident principal keys (resident.c) ---- */
 
