@@ -132,8 +132,17 @@ foreach my $page (glob("$doc/programs/pg_*.md"))
 	my @missing = grep { $text !~ /\Q$_\E\b/ } $help =~ /(?<!\w)(--[a-z][a-z-]+)/g;
 
 	# PostgreSQL's own under a second name: its page says so, and has them
-	is("@missing", '', "page of $program has all options")
-	  unless $text =~ /The same program as \*\*pg_/;
+	unless ($text =~ /The same program as \*\*pg_/)
+	{
+		is("@missing", '', "page of $program has all options");
+		# What only the server gives is not in --help.
+		$help .= ' --keys-on-stdin' if $text =~ /^: .*\bFor the use of the library/m;
+		my ($options) = $text =~ /^## Options\n(.*?)^## /ms;
+		is( join(' ', grep { $help !~ /\Q$_\E\b/ }
+				  ($options // '') =~ /^(?:.*, )?\*\*(--[a-z][a-z-]+)/mg),
+			'',
+			'... and no others');
+	}
   SKIP:
 	{
 		skip 'lowdown, which makes man pages, is not installed', 1
@@ -192,5 +201,44 @@ cmp_ok(scalar @names, '>', 40, 'there are functions and views');
 is(join(' ', grep { $reference !~ /\b\Q$_\E\b/ } @names),
 	'', 'all functions and views are in the manual');
 
+# And the other way round: what the manual names is there.
+my $manual = join('', map { slurp_file($_) }
+	  glob("$doc/*.md $doc/programs/*.md $doc/../README.md"));
+my %there = map { $_ => 1 } names(q{SELECT name FROM pg_settings UNION
+	SELECT proname FROM pg_proc UNION SELECT relname FROM pg_class UNION
+	SELECT evtname FROM pg_event_trigger UNION SELECT amname FROM pg_am});
+my ($bindir) = run_command([ 'pg_config', '--bindir' ]);
+$there{$_} = 1 foreach slurp_dir($bindir);
+
+# A file, and beginnings of names ("pg_tde_verify_*", "pg_tde_set_key...")
+my %named = map { $_ => 1 } $manual =~ /\b(pg_tde\.[a-z_]+)\b/g;
+delete @named{qw(pg_tde.so pg_tde.control)};
+$named{$_} = 1 foreach $manual =~ /\b(pg_tde_[a-z0-9_]*[a-z0-9])\b(?!\w|\.\.\.)/g;
+cmp_ok(scalar keys %named, '>', 60, 'the manual names things');
+is(join(' ', grep { !$there{$_} } sort keys %named),
+	'', 'all settings, functions, views and programs of the manual exist');
+
+# What README and the page about installation print
+%names = ();
+my ($readme) = slurp_file("$doc/../README.md") =~ /^((?: {4}.*\n)*? {4}CREATE EXTENSION.*\n(?: {4}.*\n)*)/m;
+$readme =~ s{/secure/place/keyring}{$root/readme.keys};
+$readme =~ s/'keyring'/'readme'/g;
+$readme =~ s/key_01/readme_01/g;
+system_or_bail('createdb', 'readme');
+$database = 'readme';
+run_block('README', 1, 'sql',
+	"$readme INSERT INTO secrets (body) VALUES ('x'); SELECT * FROM secrets");
+
 system_or_bail('pg_ctl', '-D', "$root/data", '-m', 'fast', '-w', 'stop');
+%names = (data => 'installed');
+my $n = 0;
+foreach my $block (blocks('install'))
+{
+	run_block('install', ++$n, @$block) if $block->[0] eq 'sh';
+}
+is($n, 1, 'the page about installation makes a cluster');
+like(
+	slurp_file("$root/installed/postgresql.conf"),
+	qr/^shared_preload_libraries = 'pg_tde'$/m,
+	'... with the library');
 done_testing();
