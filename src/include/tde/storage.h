@@ -55,9 +55,12 @@ extern void TdePrepareStorage(const RelFileLocatorBackend *rlocator);
 
 /*
  * The end of the record XLOG_SMGR_CREATE: log_smgrcreate() calls the first
- * after it registered the rest, smgr_redo() the second before it acts.
+ * before it begins the record, since that raises errors and those who clean up
+ * after one write WAL; the second after it registered the rest; smgr_redo() the
+ * third before it acts.
  */
-extern void TdeLogCreateStorage(const RelFileLocator *rlocator);
+extern void TdeFindCreatedKey(const RelFileLocator *rlocator);
+extern void TdeLogCreatedKey(void);
 extern void TdeReplayCreateStorage(XLogReaderState *record);
 
 /*

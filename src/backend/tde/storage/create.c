@@ -246,13 +246,21 @@ TdePrepareStorage(const RelFileLocatorBackend *rlocator)
 		TdeForgetStaleKey(rlocator);
 }
 
-void
-TdeLogCreateStorage(const RelFileLocator *rlocator)
-{
-	static TdeId id;			/* has to last until the record is inserted */
+static TdeId created_key;		/* has to last until the record is inserted */
+static bool has_created_key;
 
-	if (TdeIsActive() && TdeGetKeyId(rlocator, &id))
-		XLogRegisterData(&id, sizeof(id));
+void
+TdeFindCreatedKey(const RelFileLocator *rlocator)
+{
+	INJECTION_POINT("tde-find-created-key", NULL);
+	has_created_key = TdeIsActive() && TdeGetKeyId(rlocator, &created_key);
+}
+
+void
+TdeLogCreatedKey(void)
+{
+	if (has_created_key)
+		XLogRegisterData(&created_key, sizeof(created_key));
 }
 
 void

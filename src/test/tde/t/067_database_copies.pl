@@ -411,6 +411,18 @@ sql('CHECKPOINT') foreach 1 .. 2;
 ok(!-e $primary->data_dir . '/pg_tde/70001', 'no keys are left');
 ok(!-e $primary->data_dir . '/base/70001', 'nor files');
 
+# A key that cannot be read while a record is written: what cleans up after the
+# error writes records, too.
+attach($primary, 'tde-find-created-key', 'error');
+my ($status, undef, $error) =
+  $primary->psql('postgres', 'CREATE DATABASE failed TEMPLATE src STRATEGY wal_log');
+is($status, 3, 'an error in the middle of a copy');
+like($error, qr/ERROR:  error triggered for injection point/, '... is just that');
+detach($primary, 'tde-find-created-key');
+sql('CREATE DATABASE failed TEMPLATE src STRATEGY wal_log');
+isnt(oid_of('failed'), '', '... after which copies are made');
+sql('DROP DATABASE failed');
+
 #
 # The standby crashes in the middle.
 #
