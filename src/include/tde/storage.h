@@ -78,6 +78,16 @@ extern void TdeReplayDatabaseCopy(XLogReaderState *record,
 								  const char *src_path, const char *dst_path);
 
 /*
+ * Redo of the same record, before it acts: is the copy to stay as it is?  Where
+ * replay begins again in front of a record that it has replayed before, the
+ * source may be gone since (the database was moved, or its template dropped), and
+ * copying would leave an empty directory.  That the copy was whole is proved by
+ * its PG_VERSION, together with a source that has none.
+ */
+extern bool TdeReplayKeepsCopy(XLogReaderState *record, const char *src_path,
+							   const char *dst_path);
+
+/*
  * copydir() is about to copy this file: true if that has been done, or is not
  * to be done, as part of such a copy.
  */

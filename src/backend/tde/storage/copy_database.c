@@ -393,6 +393,43 @@ TdeLogDatabaseCopy(void)
 						 (uint32) logged_nkeys * TDE_KEY_RECORD_LEN);
 }
 
+/*
+ * Is there the PG_VERSION of a database's directory?  An errno in "error" says
+ * otherwise; what is not ENOENT proves nothing.
+ */
+static bool
+has_version(const char *path, int *error)
+{
+	char		file[MAXPGPATH];
+	struct stat st;
+
+	snprintf(file, sizeof(file), "%s/PG_VERSION", path);
+	*error = stat(file, &st) == 0 ? 0 : errno;
+	return *error == 0;
+}
+
+bool
+TdeReplayKeepsCopy(XLogReaderState *record, const char *src_path,
+				   const char *dst_path)
+{
+	xl_dbase_create_file_copy_rec *xlrec =
+		(xl_dbase_create_file_copy_rec *) XLogRecGetData(record);
+
+	int			error;
+
+	if (!TdeIsActive() || !has_version(dst_path, &error) ||
+		has_version(src_path, &error) || error != ENOENT)
+		return false;
+
+	TdeRedoDatabaseKeys(record, xlrec->db_id, xlrec->tablespace_id,
+						(const uint8 *) (xlrec + 1),
+						XLogRecGetDataLen(record) - sizeof(*xlrec));
+	ereport(LOG,
+			(errmsg("database directory \"%s\" is kept: it was copied before, and its source \"%s\" is gone",
+					dst_path, src_path)));
+	return true;
+}
+
 void
 TdeReplayDatabaseCopy(XLogReaderState *record, const char *src_path,
 					  const char *dst_path)

@@ -208,4 +208,43 @@ foreach my $case ('move', 'copy')
 	$primary->stop('immediate');
 }
 
+# A standby that crashes after a move, or after the template of a copy was dropped,
+# replays the copy again, of a source that is gone.  PostgreSQL would leave an empty
+# directory.
+{
+	my ($primary, $standby) = pair('again');
+
+	$primary->safe_psql('postgres', 'CREATE DATABASE template TEMPLATE src');
+	restartpoint($primary, $standby);
+	$primary->safe_psql('postgres', $_)
+	  foreach 'ALTER DATABASE src SET TABLESPACE ts',
+	  'CREATE DATABASE copied TEMPLATE template STRATEGY file_copy',
+	  'DROP DATABASE template';
+	$primary->safe_psql('src', fill_sql('filled', $canary, 501, 600));
+	wait_replayed($primary, $standby);
+	foreach my $times ('once', 'twice')
+	{
+		$standby->stop('immediate');
+		$standby->start;
+		wait_replayed($primary, $standby);
+		foreach my $database ('src', 'copied')
+		{
+			my $rows = $database eq 'src' ? 600 : 500;
+			is( $standby->safe_psql($database,
+					"SELECT count(*), count(DISTINCT b) > 0 FROM filled WHERE b LIKE '$canary%'"),
+				"$rows|t",
+				"replayed again, $times: all rows of $database");
+		}
+	}
+	$primary->safe_psql('postgres', 'ALTER DATABASE src SET TABLESPACE pg_default');
+	wait_replayed($primary, $standby);
+	$standby->stop('immediate');
+	$standby->start;
+	wait_replayed($primary, $standby);
+	is($standby->safe_psql('src', 'SELECT count(*) FROM filled'),
+		600, 'moved there and back: all rows');
+	$standby->stop;
+	$primary->stop;
+}
+
 done_testing();
