@@ -76,31 +76,51 @@ static const struct config_enum_entry key_state_actions[] = {
 	{NULL, 0, false}
 };
 
-/*
- * The database that a list, of numbers and commas, names next; moves *list
- * behind it.  False at its end; InvalidOid if it is no such list.
- */
 static bool
-next_database(const char **list, Oid *dbOid)
+parse_number(const char **p, uint32 *number)
 {
-	const char *p = *list + strspn(*list, " \t");
-	unsigned long number;
+	unsigned long value;
 	char	   *end;
 
+	errno = 0;
+	value = strtoul(*p, &end, 10);
+	if (**p < '0' || **p > '9' || errno != 0 || value > PG_UINT32_MAX)
+		return false;
+	*number = (uint32) value;
+	*p = end;
+	return true;
+}
+
+/*
+ * What a list names next, separated by commas: a database by its OID, or a
+ * relation of it, as OID/FILENUMBER; moves *list behind it.  False at its end;
+ * InvalidOid if it is no such list.
+ */
+static bool
+next_given_up(const char **list, Oid *dbOid, RelFileNumber *relNumber)
+{
+	const char *p = *list + strspn(*list, " \t");
+	uint32		db;
+
 	*dbOid = InvalidOid;
+	*relNumber = InvalidRelFileNumber;
 	if (*p == '\0')
 		return false;
-	errno = 0;
-	number = strtoul(p, &end, 10);
-	if (*p < '0' || *p > '9' || errno != 0 || number > PG_UINT32_MAX)
+	if (!parse_number(&p, &db))
 		return true;
-	end += strspn(end, " \t");
-	if (*end == ',')
-		end++;
-	else if (*end != '\0')
+	if (*p == '/')
+	{
+		p++;
+		if (!parse_number(&p, relNumber) || !RelFileNumberIsValid(*relNumber))
+			return true;
+	}
+	p += strspn(p, " \t");
+	if (*p == ',')
+		p++;
+	else if (*p != '\0')
 		return true;
-	*dbOid = (Oid) number;
-	*list = end;
+	*dbOid = db;
+	*list = p;
 	return true;
 }
 
@@ -112,28 +132,45 @@ check_give_up_databases(char **newval, void **extra, GucSource source)
 {
 	const char *list = *newval;
 	Oid			dbOid;
+	RelFileNumber relNumber;
 
-	while (next_database(&list, &dbOid))
+	while (next_given_up(&list, &dbOid, &relNumber))
 	{
 		if (!OidIsValid(dbOid))
 		{
-			GUC_check_errdetail("It must be a list of OIDs of databases, separated by commas.");
+			GUC_check_errdetail("It must be a list of OIDs of databases, or of OID/FILENUMBER for single relations, separated by commas.");
 			return false;
 		}
 	}
 	return true;
 }
 
+/*
+ * With InvalidRelFileNumber: the database as a whole.
+ */
+static bool
+gives_up(Oid dbOid, RelFileNumber relNumber)
+{
+	const char *list = give_up_databases;
+	Oid			db;
+	RelFileNumber rel;
+
+	while (next_given_up(&list, &db, &rel) && OidIsValid(db))
+		if (db == dbOid && rel == relNumber)
+			return true;
+	return false;
+}
+
 bool
 TdeGivesUpDatabase(Oid dbOid)
 {
-	const char *list = give_up_databases;
-	Oid			named;
+	return gives_up(dbOid, InvalidRelFileNumber);
+}
 
-	while (next_database(&list, &named) && OidIsValid(named))
-		if (named == dbOid)
-			return true;
-	return false;
+bool
+TdeGivesUpRelation(Oid dbOid, RelFileNumber relNumber)
+{
+	return gives_up(dbOid, relNumber);
 }
 
 static const char *
@@ -197,7 +234,7 @@ TdeDefineSettings(void)
 
 	DefineCustomStringVariable("pg_tde.give_up_databases",
 							   "Sets the databases whose encrypted relations recovery may give up.",
-							   "A list of OIDs. Where WAL must be replayed and the keys of such a database cannot be had, its encrypted relations are lost.",
+							   "A list of OIDs, or of OID/FILENUMBER for single relations. Where WAL must be replayed and their keys cannot be had, these encrypted relations are lost.",
 							   &give_up_databases,
 							   "",
 							   PGC_POSTMASTER,

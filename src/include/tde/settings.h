@@ -14,6 +14,8 @@
 #ifndef TDE_SETTINGS_H
 #define TDE_SETTINGS_H
 
+#include "common/relpath.h"
+
 extern PGDLLIMPORT int tde_cipher;	/* pg_tde.cipher, a TdeCipher */
 extern PGDLLIMPORT bool tde_enforce_encryption; /* pg_tde.enforce_encryption */
 extern PGDLLIMPORT bool tde_inherit_global_providers;	/* pg_tde.inherit_global_providers */
@@ -42,6 +44,9 @@ typedef enum TdeKeyStateAction
  * Does pg_tde.give_up_databases name this database?
  */
 extern bool TdeGivesUpDatabase(Oid dbOid);
+
+/* Does it name this single relation? */
+extern bool TdeGivesUpRelation(Oid dbOid, RelFileNumber relNumber);
 
 /* Called once where the server's built-in settings are made. */
 extern void TdeDefineSettings(void);

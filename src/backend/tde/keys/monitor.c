@@ -145,6 +145,10 @@ TdeGetKeyStatus(const RelFileLocator *rlocator, TdeCipher *cipher,
 		case TDE_KEYFILE_OK:
 			*cipher = key.cipher;
 			*created = key.created;
+			if (key.created <= tde_relation_given_up(rlocator))
+				*problem = pstrdup(_("The relation was given up in recovery."));
+			else if (key.created <= tde_given_up(rlocator->dbOid))
+				*problem = pstrdup(_("The database was given up in recovery."));
 			return TDE_STATUS_ENCRYPTED;
 		case TDE_KEYFILE_NONE:
 			if (tde_relation_is_plain(rlocator, reason, sizeof(reason)))
@@ -154,6 +158,8 @@ TdeGetKeyStatus(const RelFileLocator *rlocator, TdeCipher *cipher,
 			break;
 	}
 	tde_key_path(rlocator, path);
-	*problem = psprintf(_("Key file \"%s\": %s."), path, reason);
+	*problem = psprintf(tde_relation_given_up(rlocator) != 0 ?
+						_("Key file \"%s\": %s. The relation was given up in recovery.") :
+						_("Key file \"%s\": %s."), path, reason);
 	return TDE_STATUS_LOST;
 }

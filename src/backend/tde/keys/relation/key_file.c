@@ -68,6 +68,12 @@ tde_key_file_read(const RelFileLocator *locator, TdeKey *key, bool unwrap,
 				reason_size);
 		return TDE_KEYFILE_GIVEN_UP;
 	}
+	if (key->created <= tde_relation_given_up(locator))
+	{
+		strlcpy(reason, _("the relation was given up in recovery"),
+				reason_size);
+		return TDE_KEYFILE_GIVEN_UP;
+	}
 	if (!tde_generation_key(&key->generation, scope_key))
 	{
 		if (tde_scope_is_unavailable(TDE_SCOPE_DATABASE, locator->dbOid, why_not))

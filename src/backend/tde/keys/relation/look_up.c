@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "relation_internal.h"
 #include "storage/procnumber.h"
+#include "tde/settings.h"
 #include "tde/subsys.h"
 
 /* Sets of ways: two relations in use all the time must not displace each other. */
@@ -101,6 +102,9 @@ report_bad_key(const RelFileLocator *locator, const Failure *failure)
 		case TDE_KEYFILE_GIVEN_UP:
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_CORRUPTED),
+					 tde_relation_given_up(locator) != 0 ?
+					 errmsg("relation \"%s\" is lost, because it was given up in recovery",
+							relpath.str) :
 					 errmsg("relation \"%s\" is lost, because its database was given up in recovery",
 							relpath.str),
 					 errhint("Drop the relation, or restore the database from a backup.")));
@@ -111,6 +115,10 @@ report_bad_key(const RelFileLocator *locator, const Failure *failure)
 					 errmsg("could not get the encryption key of relation \"%s\"",
 							relpath.str),
 					 errdetail("Key file \"%s\": %s.", path, failure->reason),
+					 InRecovery ?
+					 errhint("Restore the key file from a backup. To lose the relation instead, start the server with \"%s\" set to '%u/%u'.",
+							 "pg_tde.give_up_databases",
+							 locator->dbOid, locator->relNumber) :
 					 RecoveryInProgress() ?
 					 errhint("Restore the key file from a backup.") :
 					 errhint("Restore the key file from a backup, or drop the relation.")));
@@ -178,6 +186,25 @@ tde_relation_is_plain(const RelFileLocator *locator, char *reason,
 }
 
 /*
+ * The key file of a relation is lost or damaged: does recovery give it up, or
+ * did it before?
+ */
+static bool
+no_key_file(const RelFileLocator *locator, Failure *failure)
+{
+	failure->status = TDE_KEYFILE_BAD;
+	if (tde_relation_given_up(locator) == 0)
+	{
+		if (!InRecovery ||
+			!TdeGivesUpRelation(locator->dbOid, locator->relNumber))
+			return false;
+		tde_give_up_relation(locator, failure->reason);
+	}
+	failure->status = TDE_KEYFILE_GIVEN_UP;
+	return false;
+}
+
+/*
  * Ask the shared cache, then the key file.  Returns false with a reason if
  * the key cannot be had.
  */
@@ -198,13 +225,14 @@ look_up(const RelFileLocator *locator, LocalEntry *entry, Failure *failure)
 		switch (failure->status)
 		{
 			case TDE_KEYFILE_BAD:
+				return no_key_file(locator, failure);
 			case TDE_KEYFILE_UNAVAILABLE:
 			case TDE_KEYFILE_GIVEN_UP:
 				return false;
 			case TDE_KEYFILE_NONE:
 				if (!tde_relation_is_plain(locator, failure->reason,
 										   sizeof(failure->reason)))
-					return false;
+					return no_key_file(locator, failure);
 				entry->state = TDE_CACHE_PLAIN;
 				break;
 			case TDE_KEYFILE_OK:
@@ -354,7 +382,10 @@ TdeIsGivenUp(const RelFileLocatorBackend *rlocator)
 
 	return OidIsValid(rlocator->locator.dbOid) &&
 		!RelFileLocatorBackendIsTemp(*rlocator) &&
-		tde_given_up(rlocator->locator.dbOid) != 0 &&
+		(tde_given_up(rlocator->locator.dbOid) != 0 ||
+		 tde_relation_given_up(&rlocator->locator) != 0 ||
+		 (InRecovery && TdeGivesUpRelation(rlocator->locator.dbOid,
+										   rlocator->locator.relNumber))) &&
 		find_local(&rlocator->locator, &failure) == NULL &&
 		failure.status == TDE_KEYFILE_GIVEN_UP;
 }

@@ -104,7 +104,7 @@ typedef enum TdeKeyFileStatus
 	TDE_KEYFILE_OK,
 	TDE_KEYFILE_BAD,			/* cannot be used; see reason */
 	TDE_KEYFILE_UNAVAILABLE,	/* its scope key cannot be had; see reason */
-	TDE_KEYFILE_GIVEN_UP,		/* the database was, in recovery */
+	TDE_KEYFILE_GIVEN_UP,		/* in recovery, or its database */
 } TdeKeyFileStatus;
 
 extern TdeKeyFileStatus tde_key_file_read(const RelFileLocator *locator,

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * given_up.c
- *	  Databases that were given up in recovery.
+ *	  Databases and relations that were given up in recovery.
  *
  * Where WAL must be replayed and the keys of a database cannot be had,
  * pg_tde.give_up_databases lets recovery go on: what it would do to encrypted
@@ -14,6 +14,9 @@
  * becomes that moment, or the time of the newest key there, whichever is
  * later (a standby has keys by another clock), and what is made from then on
  * is as any other relation.  The file goes with the database.
+ *
+ * Single relations, whose key files are lost, can be given up in the same way.
+ * They are in the file, too, each with the time when it was.
  *
  * Copyright (c) 2026, the Coffer authors
  *
@@ -36,8 +39,12 @@ typedef struct GivenUpFile
 {
 	uint32		magic;
 	pg_crc32c	crc;			/* of what follows */
-	uint64		until;			/* microseconds since 1970 */
+	uint64		until;			/* microseconds since 1970; 0: it is not */
+	TdeGivenUpRelation relations[FLEXIBLE_ARRAY_MEMBER];
 } GivenUpFile;
+
+#define FILE_SIZE(n) \
+	(offsetof(GivenUpFile, relations) + (n) * sizeof(TdeGivenUpRelation))
 
 static void
 given_up_path(Oid dbOid, char *path)
@@ -46,55 +53,77 @@ given_up_path(Oid dbOid, char *path)
 }
 
 static pg_crc32c
-given_up_crc(const GivenUpFile *file)
+given_up_crc(const GivenUpFile *file, int n)
 {
 	pg_crc32c	crc;
 
 	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, &file->until, sizeof(file->until));
+	COMP_CRC32C(crc, &file->until,
+				FILE_SIZE(n) - offsetof(GivenUpFile, until));
 	FIN_CRC32C(crc);
 	return crc;
 }
 
 /*
- * The time in the file, 0 if there is none.  A file that is damaged still
- * says that the database was given up.
+ * What is in the file, palloc'd, with the number of single relations and room
+ * for one more; nothing if there is none.  A file that is damaged still says
+ * that the database was given up.
  */
-static uint64
-read_file(Oid dbOid)
+static GivenUpFile *
+read_file(Oid dbOid, int *n)
 {
 	char		path[MAXPGPATH];
 	GivenUpFile *file;
-	uint64		until = FOREVER;
-	size_t		len;
+	GivenUpFile *result;
+	size_t		len = 0;
 
+	*n = 0;
 	given_up_path(dbOid, path);
 	file = (GivenUpFile *) tde_read_file(path, &len);
+	result = palloc0(FILE_SIZE(1) + (file ? len : 0));
 	if (file == NULL)
-		return 0;
-	if (len == sizeof(*file) && file->magic == GIVEN_UP_MAGIC &&
-		EQ_CRC32C(file->crc, given_up_crc(file)))
-		until = file->until;
+		return result;
+	if (len >= FILE_SIZE(0))
+		*n = (len - FILE_SIZE(0)) / sizeof(TdeGivenUpRelation);
+	if (len >= FILE_SIZE(0) && len == FILE_SIZE(*n) &&
+		file->magic == GIVEN_UP_MAGIC &&
+		EQ_CRC32C(file->crc, given_up_crc(file, *n)))
+		memcpy(result, file, len);
 	else
+	{
 		ereport(WARNING,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("file \"%s\" is damaged", path),
 				 errdetail("All relations of database %u that are encrypted now count as given up.",
 						   dbOid)));
+		result->until = FOREVER;
+		*n = 0;
+	}
 	pfree(file);
-	return until;
+	return result;
 }
 
 static void
-write_file(Oid dbOid, uint64 until)
+write_file(Oid dbOid, GivenUpFile *file, int n)
 {
 	char		path[MAXPGPATH];
-	GivenUpFile file = {.magic = GIVEN_UP_MAGIC,.until = until};
 
-	file.crc = given_up_crc(&file);
+	file->magic = GIVEN_UP_MAGIC;
+	file->crc = given_up_crc(file, n);
 	given_up_path(dbOid, path);
-	tde_write_temp_file(path, (uint8 *) &file, sizeof(file), true);
+	tde_write_temp_file(path, (uint8 *) file, FILE_SIZE(n), true);
 	tde_rename_temp_file(path, ERROR);
+}
+
+static void
+write_until(Oid dbOid, uint64 until)
+{
+	int			n;
+	GivenUpFile *file = read_file(dbOid, &n);
+
+	file->until = until;
+	write_file(dbOid, file, n);
+	pfree(file);
 }
 
 /*
@@ -103,11 +132,16 @@ write_file(Oid dbOid, uint64 until)
 bool
 tde_load_given_up(Oid dbOid)
 {
-	uint64		until = read_file(dbOid);
+	int			n;
+	GivenUpFile *file = read_file(dbOid, &n);
+	bool		forever = file->until == FOREVER;
 
-	if (until != 0)
-		tde_note_given_up(dbOid, until);
-	return until == FOREVER;
+	for (int i = 0; i < n; i++)
+		tde_note_relation_given_up(&file->relations[i]);
+	if (file->until != 0)
+		tde_note_given_up(dbOid, file->until);
+	pfree(file);
+	return forever;
 }
 
 /*
@@ -124,8 +158,37 @@ tde_give_up(Oid dbOid)
 			 errdetail("Recovery leaves out what it would do to them, and they cannot be used any more."),
 			 errhint("This follows from the setting \"%s\".",
 					 "pg_tde.give_up_databases")));
-	write_file(dbOid, FOREVER);
+	write_until(dbOid, FOREVER);
 	tde_note_given_up(dbOid, FOREVER);
+}
+
+/*
+ * Give a single relation up, whose key cannot be had.  A key that is made for
+ * its number later is not.
+ */
+void
+tde_give_up_relation(const RelFileLocator *locator, const char *reason)
+{
+	TdeGivenUpRelation relation = {.locator = *locator,.until = tde_now()};
+	int			n;
+	int			i;
+	GivenUpFile *file;
+
+	ereport(WARNING,
+			(errmsg("giving up relation %u of database %u",
+					locator->relNumber, locator->dbOid),
+			 errdetail("Its key file: %s. Recovery leaves out what it would do to the relation, which cannot be used any more.",
+					   reason),
+			 errhint("This follows from the setting \"%s\".",
+					 "pg_tde.give_up_databases")));
+	file = read_file(locator->dbOid, &n);
+	for (i = 0; i < n; i++)
+		if (RelFileLocatorEquals(file->relations[i].locator, *locator))
+			break;
+	file->relations[i] = relation;
+	write_file(locator->dbOid, file, Max(n, i + 1));
+	pfree(file);
+	tde_note_relation_given_up(&relation);
 }
 
 static void
@@ -152,6 +215,6 @@ tde_end_given_up(Oid dbOid)
 		return;
 	until = tde_now();
 	tde_list_key_files(dbOid, note_newest, &until);
-	write_file(dbOid, until);
+	write_until(dbOid, until);
 	tde_note_given_up(dbOid, until);
 }

@@ -55,9 +55,22 @@ extern bool tde_scope_is_unavailable(TdeScopeKind kind, Oid dbOid,
 extern TdeScopeName *tde_list_unavailable(int *n);
 extern void tde_note_given_up(Oid dbOid, uint64 until);
 extern uint64 tde_given_up(Oid dbOid);
+
+/* A single relation that was given up. */
+typedef struct TdeGivenUpRelation
+{
+	RelFileLocator locator;
+	uint32		unused;
+	uint64		until;			/* as of a database */
+} TdeGivenUpRelation;
+
+extern void tde_note_relation_given_up(const TdeGivenUpRelation *relation);
+extern uint64 tde_relation_given_up(const RelFileLocator *locator);
 extern void tde_forget_trouble(Oid dbOid);
 extern bool tde_load_given_up(Oid dbOid);
 extern void tde_give_up(Oid dbOid);
+extern void tde_give_up_relation(const RelFileLocator *locator,
+								 const char *reason);
 extern void tde_end_given_up(Oid dbOid);
 
 /* ---- scopes (scopes.c) ---- */

@@ -31,11 +31,16 @@ typedef struct Note
 	uint64		given_up;		/* keys made up to then are; 0: none is */
 } Note;
 
+/* More single relations than anybody names one by one. */
+#define MAX_RELATIONS	256
+
 typedef struct UnavailableShared
 {
 	LWLock		lock;
 	pg_atomic_uint32 n;			/* notes that there are */
 	pg_atomic_uint32 ngiven_up; /* of them, of databases given up */
+	pg_atomic_uint32 nrelations;
+	TdeGivenUpRelation relations[MAX_RELATIONS];
 	Note		notes[TDE_MAX_SCOPES];
 	char		reasons[TDE_MAX_SCOPES][TDE_REASON_LEN];	/* of the notes */
 } UnavailableShared;
@@ -50,6 +55,7 @@ TdeUnavailableShmemInit(int tranche)
 		shared = tde_map_shared(sizeof(UnavailableShared), false);
 		pg_atomic_init_u32(&shared->n, 0);
 		pg_atomic_init_u32(&shared->ngiven_up, 0);
+		pg_atomic_init_u32(&shared->nrelations, 0);
 	}
 	LWLockInitialize(&shared->lock, tranche);
 }
@@ -238,6 +244,79 @@ tde_given_up(Oid dbOid)
 }
 
 /*
+ * The place of a single relation that was given up, or the number of them.
+ * Caller holds the lock.
+ */
+static uint32
+find_relation(const RelFileLocator *locator)
+{
+	uint32		n = pg_atomic_read_u32(&shared->nrelations);
+
+	for (uint32 i = 0; i < n; i++)
+		if (RelFileLocatorEquals(shared->relations[i].locator, *locator))
+			return i;
+	return n;
+}
+
+void
+tde_note_relation_given_up(const TdeGivenUpRelation *relation)
+{
+	uint32		i;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	i = find_relation(&relation->locator);
+	if (i < MAX_RELATIONS)
+	{
+		shared->relations[i] = *relation;
+		if (i == pg_atomic_read_u32(&shared->nrelations))
+			pg_atomic_write_u32(&shared->nrelations, i + 1);
+	}
+	LWLockRelease(&shared->lock);
+	if (i >= MAX_RELATIONS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many single relations were given up"),
+				 errdetail("There can be %d.", MAX_RELATIONS)));
+}
+
+/*
+ * Until when a key of the relation's number is given up, if it was given up
+ * alone; else 0.  Cheap where none was.
+ */
+uint64
+tde_relation_given_up(const RelFileLocator *locator)
+{
+	uint64		until = 0;
+	uint32		i;
+
+	if (pg_atomic_read_u32(&shared->nrelations) == 0)
+		return 0;
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	i = find_relation(locator);
+	if (i < pg_atomic_read_u32(&shared->nrelations))
+		until = shared->relations[i].until;
+	LWLockRelease(&shared->lock);
+	return until;
+}
+
+static void
+forget_relations(Oid dbOid)
+{
+	uint32		n = pg_atomic_read_u32(&shared->nrelations);
+	uint32		kept = 0;
+
+	if (n == 0)
+		return;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	n = pg_atomic_read_u32(&shared->nrelations);
+	for (uint32 i = 0; i < n; i++)
+		if (shared->relations[i].locator.dbOid != dbOid)
+			shared->relations[kept++] = shared->relations[i];
+	pg_atomic_write_u32(&shared->nrelations, kept);
+	LWLockRelease(&shared->lock);
+}
+
+/*
  * A database is gone.
  */
 void
@@ -245,6 +324,7 @@ tde_forget_trouble(Oid dbOid)
 {
 	Note	   *note;
 
+	forget_relations(dbOid);
 	if (!tde_any_trouble())
 		return;
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
