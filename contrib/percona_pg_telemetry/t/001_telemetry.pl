@@ -110,7 +110,7 @@ cmp_ok(abs($databases{ $oids{$secret} }{database_size} - $size),
 	'<', $size / 5, 'size of a database');
 my %extensions = map { $_->{extension_name} => $_->{extension_version} }
   @{ $databases{ $oids{$secret} }{active_extensions} };
-is($extensions{pg_tde}, '1.0', 'an extension');
+is($extensions{pg_tde}, '2.2', 'an extension');
 ok($extensions{plpgsql}, 'another one');
 is($databases{ $oids{closed} }{active_extensions},
 	undef, 'a database that takes no connections');

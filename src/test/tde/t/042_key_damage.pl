@@ -396,7 +396,7 @@ foreach my $what ('key file missing', 'key file damaged', 'scope file missing', 
 		slurp_file($node->logfile, $from),
 		$what =~ /^scope file/
 		? qr/FATAL:  encryption key of relation "\Q$path\E" is not available\n.*DETAIL:  The reason is: key file "\Q$scope\E" cannot be used: the file does not exist/
-		: qr/FATAL:  could not get the encryption key of relation "\Q$path\E"\n.*DETAIL:  Key file "\Q$key\E": .*\n.*HINT:  Restore the key file from a backup\.\n/,
+		: qr/FATAL:  could not get the encryption key of relation "\Q$path\E"\n.*DETAIL:  Key file "\Q$key\E": .*\n.*HINT:  Restore the key file from a backup\. To lose the relation instead, start the server with "pg_tde\.give_up_databases" set to /,
 		"crash, $what: names relation and file");
 	unlike(slurp_file($node->logfile, $from), qr/TRAP:|PANIC/, "crash, $what: no other death");
 	no_plaintext("crash, $what");
