@@ -181,6 +181,8 @@ tde_give_up_relation(const RelFileLocator *locator, const char *reason)
 					   reason),
 			 errhint("This follows from the setting \"%s\".",
 					 "pg_tde.give_up_databases")));
+	/* first, as it fails where there is no room: then no file may say so */
+	tde_note_relation_given_up(&relation);
 	file = read_file(locator->dbOid, &n);
 	for (i = 0; i < n; i++)
 		if (RelFileLocatorEquals(file->relations[i].locator, *locator))
@@ -188,7 +190,6 @@ tde_give_up_relation(const RelFileLocator *locator, const char *reason)
 	file->relations[i] = relation;
 	write_file(locator->dbOid, file, Max(n, i + 1));
 	pfree(file);
-	tde_note_relation_given_up(&relation);
 }
 
 static void
