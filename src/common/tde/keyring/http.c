@@ -151,6 +151,8 @@ set_options(Transfer *t, const TdeHttpRequest *request, int timeout_ms)
 		SET(CURLOPT_CAINFO, directory ? NULL : request->ca_path);
 		SET(CURLOPT_CAPATH, directory ? request->ca_path : NULL);
 	}
+	if (request->crl_path)
+		SET(CURLOPT_CRLFILE, request->crl_path);
 	if (t->curl->ssl_set_options != NULL && rc == CURLE_OK)
 	{
 		/* a comfort; not every libcurl has it */
@@ -277,6 +279,12 @@ fail_transfer(Transfer *t, const TdeHttpRequest *request,
 									_("The file must hold one or more certificates in PEM format, and be readable for the server."),
 									_("could not load CA certificates from \"%s\": %s"),
 									request->ca_path ? request->ca_path : "",
+									reason);
+		case CURLE_SSL_CRL_BADFILE:
+			return tde_keyring_fail(error, TDE_KEYRING_FAILED,
+									_("The file must hold one or more CRLs in PEM format, and be readable for the server."),
+									_("could not load CRL file \"%s\": %s"),
+									request->crl_path ? request->crl_path : "",
 									reason);
 		case CURLE_OPERATION_TIMEDOUT:
 			return fail_timeout(request, timeout_ms, error);

@@ -25,6 +25,7 @@ typedef struct TdeHttpRequest
 	const char *body;			/* POST this; NULL: GET */
 	const char *ca_path;		/* certificates to trust, file or directory;
 								 * NULL: those that the system trusts */
+	const char *crl_path;		/* file of CRLs, or NULL */
 } TdeHttpRequest;
 
 typedef struct TdeHttpAnswer

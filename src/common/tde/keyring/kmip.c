@@ -34,6 +34,9 @@ typedef struct KmipCall
 	char		cert[KMIP_PATH_LEN];
 	char		key[KMIP_PATH_LEN];
 	char		ca[KMIP_PATH_LEN];
+	char		server_name[TDE_MAX_PROVIDER_OPTIONS + 1];
+	char		crl[KMIP_PATH_LEN];
+	char		passphrase[KMIP_PATH_LEN];
 	TdeTlsParams params;
 	TdeTls	   *tls;
 	TdeKmipStream stream;
@@ -156,11 +159,19 @@ begin_call(const TdeProvider *provider, const TdeKeyringCall *call,
 	get_path(provider, "certPath", kmip->cert);
 	get_path(provider, "keyPath", kmip->key);
 	get_path(provider, "caPath", kmip->ca);
+	get_path(provider, "crlPath", kmip->crl);
+	get_path(provider, "keyPassphrasePath", kmip->passphrase);
+	if (tde_keyring_option(provider, "serverName", kmip->server_name,
+						   sizeof(kmip->server_name)) &&
+		kmip->server_name[0] != '\0')
+		params->server_name = kmip->server_name;
 	(void) get_version(provider, &version);
 	params->hosts = kmip->hosts;
 	params->cert_path = kmip->cert;
 	params->key_path = kmip->key;
 	params->ca_path = kmip->ca[0] ? kmip->ca : NULL;
+	params->crl_path = kmip->crl[0] ? kmip->crl : NULL;
+	params->passphrase_path = kmip->passphrase[0] ? kmip->passphrase : NULL;
 	params->call = call;
 	params->default_timeout_ms = DEFAULT_TIMEOUT_MS;
 
@@ -251,6 +262,9 @@ static const TdeKeyringOption kmip_options[] = {
 	{"keyPath", false, true},
 	{"caPath", false, false},
 	{"kmipVersion", false, false},
+	{"serverName", false, false},
+	{"crlPath", false, false},
+	{"keyPassphrasePath", false, false},
 	{NULL}
 };
 

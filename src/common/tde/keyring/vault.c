@@ -164,6 +164,8 @@ ask(const Vault *vault, const char *url, const char *body,
 	request.headers = headers;
 	if (vault->ca_path[0] != '\0')
 		request.ca_path = vault->ca_path;
+	if (vault->crl_path[0] != '\0')
+		request.crl_path = vault->crl_path;
 
 	status = tde_http_request(&request, call, DEFAULT_TIMEOUT_MS, &http, error);
 	tde_secure_free(token_header, token_header_size);
@@ -460,6 +462,7 @@ static const TdeKeyringOption vault_options[] = {
 	{"tokenPath", false, true},
 	{"caPath", false, false},
 	{"namespace", false, false},
+	{"crlPath", false, false},
 	{NULL}
 };
 

@@ -35,6 +35,7 @@ vault_get_options(const TdeProvider *provider, Vault *vault)
 	GET("tokenPath", token_path);
 	GET("caPath", ca_path);
 	GET("namespace", namespace);
+	GET("crlPath", crl_path);
 #undef GET
 
 	/* but for those of a URL that is nothing else */
@@ -154,6 +155,11 @@ vault_check_options(const TdeProvider *provider, TdeKeyringError *error)
 		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
 								_("Give the absolute path of a file, or directory, of CA certificates."),
 								_("option \"caPath\" of key provider \"%s\" is not an absolute path"),
+								provider->name);
+	if (vault.crl_path[0] != '\0' && !is_absolute_path(vault.crl_path))
+		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS,
+								_("Give the absolute path of a file of CRLs."),
+								_("option \"crlPath\" of key provider \"%s\" is not an absolute path"),
 								provider->name);
 	if (!vault_is_printable(vault.namespace))
 		return tde_keyring_fail(error, TDE_KEYRING_BAD_OPTIONS, NULL,

@@ -23,6 +23,7 @@ typedef struct Vault
 	char		token_path[VAULT_OPTION_LEN];
 	char		ca_path[VAULT_OPTION_LEN];	/* or empty */
 	char		namespace[VAULT_OPTION_LEN];	/* or empty */
+	char		crl_path[VAULT_OPTION_LEN]; /* or empty */
 } Vault;
 
 /* The options of a provider; what is missing is empty. */

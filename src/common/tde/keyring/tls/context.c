@@ -33,6 +33,7 @@
 #include "tls_internal.h"
 
 #define MAX_KEY_FILE	(16 * 1024)
+#define MAX_PASSPHRASE_FILE	1024
 
 /* OpenSSL's reason for the last failure, and forget it. */
 static const char *
@@ -69,35 +70,55 @@ check_readable(const char *path, const char *what, TdeKeyringError *error)
 	return status;
 }
 
-/* No passphrases: there is nobody to ask. */
-static int
-no_passphrase(char *buf, int size, int rwflag, void *userdata)
+typedef struct Passphrase
 {
-	bool	   *asked = userdata;
+	const TdeSecret *file;		/* NULL: there is none */
+	bool		asked;
+} Passphrase;
 
-	if (asked)
-		*asked = true;
-	return -1;
+/* There is nobody to ask but a file. */
+static int
+give_passphrase(char *buf, int size, int rwflag, void *userdata)
+{
+	Passphrase *passphrase = userdata;
+	size_t		len;
+
+	if (passphrase == NULL)
+		return -1;
+	passphrase->asked = true;
+	if (passphrase->file == NULL)
+		return -1;
+	len = strcspn(passphrase->file->data, "\r\n");
+	if (len > size)
+		return -1;
+	memcpy(buf, passphrase->file->data, len);
+	return (int) len;
 }
 
 /* The key in a file's content. */
 static TdeKeyringStatus
-parse_key(const char *data, size_t len, const char *path, EVP_PKEY **pkey,
+parse_key(const char *data, size_t len, const char *path,
+		  const TdeSecret *passphrase_file, EVP_PKEY **pkey,
 		  TdeKeyringError *error)
 {
 	BIO		   *bio = BIO_new_mem_buf(data, len);
-	bool		asked = false;
+	Passphrase	passphrase = {.file = passphrase_file};
 
-	*pkey = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, &asked) :
-		NULL;
+	*pkey = bio ? PEM_read_bio_PrivateKey(bio, NULL, give_passphrase,
+										  &passphrase) : NULL;
 	BIO_free(bio);
 	if (*pkey)
 		return TDE_KEYRING_OK;
-	if (asked)
+	if (passphrase.asked)
 	{
 		ERR_clear_error();
+		if (passphrase_file)
+			return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
+									_("The first line of the file in option \"keyPassphrasePath\" must be the passphrase."),
+									_("private key file \"%s\" has another passphrase"),
+									path);
 		return tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
-								_("Remove the passphrase, and let only the server's user read the file."),
+								_("Name a file with the passphrase in option \"keyPassphrasePath\"."),
 								_("private key file \"%s\" is protected by a passphrase"),
 								path);
 	}
@@ -108,15 +129,23 @@ parse_key(const char *data, size_t len, const char *path, EVP_PKEY **pkey,
 }
 
 static TdeKeyringStatus
-read_key(const char *path, EVP_PKEY **pkey, TdeKeyringError *error)
+read_key(const TdeTlsParams *params, EVP_PKEY **pkey, TdeKeyringError *error)
 {
+	const char *path = params->key_path;
 	TdeSecret	file;
+	TdeSecret	passphrase = {0};
 	TdeKeyringStatus status;
 
 	status = tde_secret_read(path, _("private key file"), MAX_KEY_FILE, &file,
 							 error);
+	if (status == TDE_KEYRING_OK && params->passphrase_path)
+		status = tde_secret_read(params->passphrase_path, _("passphrase file"),
+								 MAX_PASSPHRASE_FILE, &passphrase, error);
 	if (status == TDE_KEYRING_OK)
-		status = parse_key(file.data, file.len, path, pkey, error);
+		status = parse_key(file.data, file.len, path,
+						   params->passphrase_path ? &passphrase : NULL,
+						   pkey, error);
+	tde_secret_free(&passphrase);
 	tde_secret_free(&file);
 	return status;
 }
@@ -140,7 +169,7 @@ load_identity(SSL_CTX *ctx, const TdeTlsParams *params, TdeKeyringError *error)
 		return tde_keyring_detail(error, "%s", openssl_reason());
 	}
 
-	status = read_key(params->key_path, &pkey, error);
+	status = read_key(params, &pkey, error);
 	if (status != TDE_KEYRING_OK)
 		return status;
 	matches = SSL_CTX_use_PrivateKey(ctx, pkey) == 1 &&
@@ -179,6 +208,42 @@ load_ca(SSL_CTX *ctx, const char *path, TdeKeyringError *error)
 	return tde_keyring_detail(error, "%s", openssl_reason());
 }
 
+/*
+ * Certificates that were revoked.  The CRL of each CA on the way to the trusted
+ * one must be there.
+ */
+static TdeKeyringStatus
+load_crl(SSL_CTX *ctx, const char *path, TdeKeyringError *error)
+{
+	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+	X509_LOOKUP *lookup;
+	struct stat st;
+	bool		loaded;
+
+	if (stat(path, &st) != 0)
+		return tde_keyring_fail(error, keyring_errno_status(), NULL,
+								_("could not stat CRL \"%s\": %m"), path);
+	if (S_ISDIR(st.st_mode))
+	{
+		lookup = X509_STORE_add_lookup(store, X509_LOOKUP_hash_dir());
+		loaded = lookup &&
+			X509_LOOKUP_add_dir(lookup, path, X509_FILETYPE_PEM) == 1;
+	}
+	else
+	{
+		lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+		loaded = lookup &&
+			X509_load_crl_file(lookup, path, X509_FILETYPE_PEM) > 0;
+	}
+	if (loaded && X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK |
+									   X509_V_FLAG_CRL_CHECK_ALL) == 1)
+		return TDE_KEYRING_OK;
+	tde_keyring_fail(error, TDE_KEYRING_BAD_DATA,
+					 _("It must be a file with CRLs in PEM format, or a directory that \"openssl rehash\" prepared."),
+					 _("could not load CRL \"%s\""), path);
+	return tde_keyring_detail(error, "%s", openssl_reason());
+}
+
 TdeKeyringStatus
 tls_context(const TdeTlsParams *params, SSL_CTX **ctx, TdeKeyringError *error)
 {
@@ -203,11 +268,19 @@ tls_context(const TdeTlsParams *params, SSL_CTX **ctx, TdeKeyringError *error)
 							SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET);
 		SSL_CTX_set_session_cache_mode(*ctx, SSL_SESS_CACHE_OFF);
 		SSL_CTX_set_verify(*ctx, SSL_VERIFY_PEER, NULL);
-		SSL_CTX_set_default_passwd_cb(*ctx, no_passphrase);
+		SSL_CTX_set_default_passwd_cb(*ctx, give_passphrase);
 
 		status = load_identity(*ctx, params, error);
 		if (status == TDE_KEYRING_OK)
 			status = load_ca(*ctx, params->ca_path, error);
+		if (status == TDE_KEYRING_OK && params->crl_path)
+			status = load_crl(*ctx, params->crl_path, error);
+		SSL_CTX_set_app_data(*ctx, (char *) params->server_name);
+
+		/* whatever certificate is named there is trusted, be it the server's */
+		if (params->ca_path)
+			X509_STORE_set_flags(SSL_CTX_get_cert_store(*ctx),
+								 X509_V_FLAG_PARTIAL_CHAIN);
 	}
 	if (status != TDE_KEYRING_OK)
 	{

@@ -137,13 +137,16 @@ static bool
 set_host(SSL *ssl, const TlsHost *host)
 {
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+	const char *name = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
 
-	if (is_address(host->name))
-		return X509_VERIFY_PARAM_set1_ip_asc(param, host->name) == 1;
+	if (name == NULL)
+		name = host->name;
+	if (is_address(name))
+		return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
 	X509_VERIFY_PARAM_set_hostflags(param,
 									X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	return X509_VERIFY_PARAM_set1_host(param, host->name, 0) == 1 &&
-		SSL_set_tlsext_host_name(ssl, host->name) == 1;
+	return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 &&
+		SSL_set_tlsext_host_name(ssl, name) == 1;
 }
 
 static bool

@@ -34,7 +34,14 @@ typedef struct TdeTlsParams
 	int			port;			/* of those that name none */
 	const char *cert_path;		/* our certificate (chain), PEM */
 	const char *key_path;		/* its private key, PEM */
-	const char *ca_path;		/* the server's CAs, PEM; NULL: the system's */
+	const char *ca_path;		/* whom to trust, the server's CAs or its very
+								 * certificate, PEM; NULL: the system's CAs */
+	const char *server_name;	/* what the server's certificate is made for;
+								 * NULL: the host in "hosts" */
+	const char *crl_path;		/* CRLs, a PEM file or a hashed directory; or
+								 * NULL */
+	const char *passphrase_path;	/* a file with the private key's passphrase,
+									 * or NULL */
 	const TdeKeyringCall *call; /* may be NULL */
 	int			default_timeout_ms; /* where the call sets none */
 } TdeTlsParams;

@@ -80,6 +80,30 @@ system_or_bail('openssl', 'req', '-x509', '-newkey', 'ec',
 	'-keyout' => "$dir/selfsigned.key", '-out' => "$dir/selfsigned.pem",
 	'-subj' => '/CN=localhost', '-addext' => $local, '-days' => 2);
 
+# A CRL of "ca" that revokes what is named
+sub make_crl
+{
+	my ($name, $ca, @revoked) = @_;
+	my $conf = write_file("$name.cnf", "[ca]\ndefault_ca = c\n[c]\n"
+		  . "database = $dir/$name.idx\ncrlnumber = $dir/$name.num\n"
+		  . "default_md = sha256\ndefault_crl_days = 2\n");
+	write_file("$name.idx", '');
+	write_file("$name.num", "01\n");
+	my @ca = ('openssl', 'ca', '-config' => $conf, '-cert' => "$dir/$ca.pem",
+		'-keyfile' => "$dir/$ca.key");
+	system_or_bail(@ca, '-revoke' => "$dir/$_.pem") foreach @revoked;
+	system_or_bail(@ca, '-gencrl', '-out' => "$dir/$name.crl");
+	return "$dir/$name.crl";
+}
+my $crl = make_crl('crl', 'ca', 'byname');
+my $other_crl = make_crl('othercrl', 'otherca');
+mkdir "$dir/crls" or die;
+system_or_bail('cp', $crl, "$dir/crls/crl.pem");
+system_or_bail('openssl', 'rehash', "$dir/crls");
+system_or_bail('openssl', 'pkey', '-in' => "$dir/client.key", '-aes256',
+	'-passout' => 'pass:open sesame', '-out' => "$dir/locked.key");
+chmod 0600, "$dir/locked.key";
+
 note 'servers';
 
 my @kinds = qw(tls12 old silent closes hangs_up);
@@ -161,6 +185,47 @@ sub accepted
 }
 
 sub requests { return -e "$dir/requests" ? slurp_file("$dir/requests") : '' }
+
+note 'options of TLS';
+
+# whom to trust
+is((keyring(options(caPath => "$dir/server.pem"), 'validate'))[0], 'OK',
+	'the certificate itself may be the one that is trusted');
+isnt((keyring(options(caPath => "$dir/byname.pem"), 'validate'))[0], 'OK',
+	'... and another of the same CA is not, then');
+
+# the name in it
+is((keyring(options(port => $port{elsewhere}, serverName => 'kms.example'), 'validate'))[0],
+	'OK', 'another name than the host');
+is((keyring(options(port => $port{elsewhere}, serverName => '192.0.2.1'), 'validate'))[0],
+	'OK', 'another address');
+isnt((keyring(options(serverName => 'kms.example'), 'validate'))[0], 'OK',
+	'a certificate without that name');
+
+# what was revoked
+foreach my $path ($crl, "$dir/crls")
+{
+	is((keyring(options(crlPath => $path), 'validate'))[0], 'OK', "not revoked: $path");
+	fails([ options(port => $port{byname}, crlPath => $path), 'validate' ],
+		'FAILED', qr/certificate/, qr/revoked/, "revoked: $path");
+}
+fails([ options(crlPath => $other_crl), 'validate' ], 'FAILED', qr/certificate/,
+	qr/unable to get certificate CRL/, 'CRL of another CA');
+fails([ options(crlPath => "$dir/ca.pem"), 'validate' ], 'BAD_DATA',
+	qr/^could not load CRL/, qr/./, 'no CRL');
+fails([ options(crlPath => "$dir/none"), 'validate' ], 'UNREACHABLE',
+	qr/^could not stat CRL/, qr/^/, 'CRL that is not there');
+
+# the passphrase of our key
+my @locked = (keyPath => "$dir/locked.key");
+is((keyring(options(@locked,
+			keyPassphrasePath => write_file('pass', "open sesame\n")), 'validate'))[0],
+	'OK', 'passphrase from a file');
+fails([ options(@locked, keyPassphrasePath => write_file('badpass', "open barley\n")), 'validate' ],
+	'BAD_DATA', qr/has another passphrase/, qr/^/, 'wrong passphrase');
+fails([ options(@locked, keyPassphrasePath => write_file('openpass', "open sesame\n", 0644)), 'validate' ],
+	'BAD_DATA', qr/passphrase file ".*" has group or world access/, qr/^/,
+	'a passphrase that others can read');
 
 note 'a server that behaves';
 
