@@ -248,6 +248,31 @@ bad_option(qr/"caPath" of key provider "p" is not an absolute path$/, caPath => 
 bad_option(qr/"namespace" of key provider "p" contains a space/, namespace => $_)
   for 'a b', 'a\\r\\nX-Evil: 1';
 
+note 'revoked certificates';
+
+# A CRL of "ca" that revokes what is named
+sub make_crl
+{
+	my ($name, @revoked) = @_;
+	write_file("$name.cnf", "[ca]\ndefault_ca = c\n[c]\n"
+		  . "database = $dir/$name.idx\ncrlnumber = $dir/$name.num\n"
+		  . "default_md = sha256\ndefault_crl_days = 2\n");
+	write_file("$name.idx", '');
+	write_file("$name.num", "01\n");
+	my @ca = ('ca', '-config' => "$dir/$name.cnf", '-cert' => "$dir/ca.pem",
+		'-keyfile' => "$dir/ca.key");
+	openssl(@ca, '-revoke' => "$dir/$_.pem") foreach @revoked;
+	openssl(@ca, '-gencrl', '-out' => "$dir/$name.crl");
+	return "$dir/$name.crl";
+}
+is((keyring(options(crlPath => make_crl('others', 'otherhost')), 'validate'))[0],
+	'OK', 'not revoked');
+fails([ options(crlPath => make_crl('revoked', 'tls')), 'validate' ], 'FAILED',
+	qr/certificate verification failed.*revoked/, 'revoked');
+fails([ options(crlPath => "$dir/none"), 'validate' ], 'FAILED',
+	qr/^could not load CRL file/, 'no CRL');
+bad_option(qr/"crlPath" of key provider "p" is not an absolute path$/, crlPath => 'x.crl');
+
 note 'the token file';
 
 sub bad_token
