@@ -320,13 +320,14 @@ sub check_errors
 	# PostgreSQL's own: whoever rolls back a transaction that has made storage
 	# asks smgrexists() for it, and an error of that, as EACCES, is one in
 	# the rollback itself.
-	my $rollback =
-	  qr/AbortTransaction while in ABORT state.*TRAP: failed Assert\("TransactionIdIsValid\(proc->xid\)"\)/s;
+	# (What it says before may be followed by a line of another process.)
+	my $rollback_failed = grep { /AbortTransaction while in ABORT state/ } @lines;
+	my $rollback = qr/TRAP: failed Assert\("TransactionIdIsValid\(proc->xid\)"\)/;
 	# And whose postmaster dies while it waits for its I/O to end.
 	my $shutdown =
 	  qr/TRAP: failed Assert\("!IsTransactionOrTransactionBlock\(\)"\), File: "[^"]*pgstat\.c"/;
 	my @wrong = grep {
-		($_ =~ $never && !($storage_failed && $_ =~ $rollback) && $_ !~ $shutdown)
+		($_ =~ $never && !($storage_failed && $rollback_failed && $_ =~ $rollback) && $_ !~ $shutdown)
 		  || (!$storage_failed && $_ =~ $keys)
 	} @lines;
 	die "$label: nonsense was said:\n" . join("\n", @wrong[0 .. ($#wrong > 4 ? 4 : $#wrong)]) . "\n"
