@@ -37,7 +37,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(tde_node tde_setup tde_keyring tde_crash files_with slurp_bytes
-  copy_keyring);
+  copy_keyring tde_try_start);
 
 =pod
 
@@ -116,6 +116,27 @@ sub tde_setup
 		SELECT pg_tde_set_default_key_using_global_key_provider('default', 'ring');
 	});
 	return;
+}
+
+=item tde_try_start(node)
+
+$node->start() for a server that may not start, or end again at once.  The
+module's own would end the whole test where pg_ctl saw the server and its
+postmaster.pid is gone by now; or where a standby that had been shut down does
+not start, which pg_ctl takes for the end of a recovery.  Returns whether it was
+there.
+
+=cut
+
+sub tde_try_start
+{
+	my ($node) = @_;
+
+	no warnings 'redefine';
+	local *PostgreSQL::Test::Cluster::BAIL_OUT = sub { die "$_[0]\n" };
+	my $started = eval { $node->start(fail_ok => 1) };
+	die $@ if $@ && $@ !~ /postmaster\.pid unexpectedly not present/;
+	return $started;
 }
 
 =item tde_crash(node)

@@ -166,20 +166,6 @@ sub is_up
 	return kill(0, $1);
 }
 
-# $node->start(), which would end the test where pg_ctl is satisfied and the server
-# gone: one that ends again at once, or a standby that had been shut down (pg_ctl
-# takes its failure for the end of a recovery).
-sub started
-{
-	my ($node) = @_;
-
-	no warnings 'redefine';
-	local *PostgreSQL::Test::Cluster::BAIL_OUT = sub { die "$_[0]\n" };
-	my $started = eval { $node->start(fail_ok => 1) };
-	die $@ if $@ && $@ !~ /postmaster\.pid unexpectedly not present/;
-	return $started;
-}
-
 sub start
 {
 	my ($self, $node) = @_;
@@ -190,7 +176,7 @@ sub start
 	foreach my $try (1 .. 100)
 	{
 		my $from = -e $node->logfile ? -s $node->logfile : 0;
-		return 1 if with_faults(sub { started($node) });
+		return 1 if with_faults(sub { tde_try_start($node) });
 		return 0
 		  unless slurp_file($node->logfile, $from) =~
 		  /pre-existing shared memory block|lock file .* already exists/;

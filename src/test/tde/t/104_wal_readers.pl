@@ -156,7 +156,7 @@ foreach my $missing ('wal_epochs', 'server_key.key')
 	$copy->append_conf('postgresql.conf', $conf);
 	$copy->set_recovery_mode;
 	# it may have begun to serve queries
-	$copy->start(fail_ok => 1);
+	tde_try_start($copy);
 	wait_stopped($copy);
 	like(slurp_file($copy->logfile), qr/FATAL:  $says/,
 		'archive recovery: a page under an unknown key is an error');

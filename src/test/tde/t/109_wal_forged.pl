@@ -120,7 +120,7 @@ sub refused
 
 	$node->set_recovery_mode;
 	# It may be ready for queries before it comes to the page.
-	$node->start(fail_ok => 1);
+	tde_try_start($node);
 	wait_stopped($node);
 	$node->_update_pid(0);
 	$log = slurp_file($node->logfile);
@@ -288,7 +288,7 @@ foreach my $name (grep { /^[0-9A-F]{24}$/ } slurp_dir($archive))
 }
 my $strict = node_from('strict', $decrypted);
 $strict->set_recovery_mode;
-$strict->start(fail_ok => 1);
+tde_try_start($strict);
 wait_stopped($strict);
 $strict->_update_pid(0);
 like(
